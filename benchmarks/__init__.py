@@ -1,0 +1,1 @@
+"""Comparisons with hand-written JAX and with peers; see `results.md`."""

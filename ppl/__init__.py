@@ -1,0 +1,59 @@
+"""A probabilistic programming language for JAX with programmable variational inference."""
+
+from typing import TYPE_CHECKING, Any
+
+from . import _vmap, errors  # noqa: F401  (_vmap installs the batching of sites in control flow)
+from ._control_variate import control_variate
+from ._estimator import Estimator, Particles, Reparameterized, ScoreFunction, box
+from ._expectation import expectation, log_expectation
+from ._rewrite import condition, frozen, intervene, mask, scale, scope, with_estimators
+from ._sample import sample
+from ._seed import seed
+from ._show import show
+from ._state import State
+from ._trace import Trace, log_density, simulate
+
+if TYPE_CHECKING:
+    from ._fit import FitResult, fit
+
+__all__ = [
+    "Estimator",
+    "FitResult",
+    "Particles",
+    "Reparameterized",
+    "ScoreFunction",
+    "State",
+    "Trace",
+    "box",
+    "condition",
+    "control_variate",
+    "errors",
+    "expectation",
+    "fit",
+    "frozen",
+    "intervene",
+    "log_density",
+    "log_expectation",
+    "mask",
+    "sample",
+    "scale",
+    "scope",
+    "seed",
+    "show",
+    "simulate",
+    "with_estimators",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the training loop, and with it Optax, where it is first asked for."""
+    if name in ("fit", "FitResult"):
+        from . import _fit
+
+        globals().update(fit=_fit.fit, FitResult=_fit.FitResult)
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,249 @@
+"""What an evaluation carries along: the sites opened so far, and how to apply a function."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import _internals as internals
+from .._site import Site
+from ..errors import TooManyJointStates
+from .dimensions import Along
+from .expansion import expand
+from .lanes import Deps, deps_of
+from .value import Axis, Val, arrays_of, broadcast, joint_states, lifted, with_arrays
+
+JOINT_STATES = 16_384
+"""The most joint states that exact expansion goes to."""
+
+
+class Loop(NamedTuple):
+    """A `scan` around sites, which are evaluated once for all its steps.
+
+    In provenance, dimension `-level` stands for its steps.
+    """
+
+    eqn: Any
+    length: int
+    reverse: bool
+    level: int
+
+
+class Opened(NamedTuple):
+    """A weighted site. Its weight's dimensions are its lanes, of the sizes `lanes`.
+
+    `axis`: it opened a particle axis. `perturbed`: it opened worlds; its weight has a leading
+    dimension of perturbations. `baseline`: a value for each lane, which is learnt; `given`: one
+    that the objective gives; `control`: a cost of the estimator's own. `loops` are those around,
+    one for each of the first lane dimensions.
+    """
+
+    site: Site | None
+    weight: Val
+    lanes: tuple[int, ...] = ()
+    axis: bool = False
+    normalized: bool = False
+    perturbed: bool = False
+    baseline: Val | None = None
+    given: Val | None = None
+    control: Val | None = None
+    loops: tuple[Loop, ...] = ()
+
+    def arrays(self) -> list[Any]:
+        """The arrays of its values, to be handed out of the trace of a body."""
+        vals = (self.weight, self.baseline, self.control)
+        return [None if val is None else arrays_of([val])[0] for val in vals]
+
+    def with_arrays(self, arrays: Sequence[Any], fn: Callable = lambda val: val) -> "Opened":
+        """The same site with other arrays, its values put through `fn`."""
+        vals = (self.weight, self.baseline, self.control)
+        weight, baseline, control = (
+            None if val is None else fn(with_arrays([val], [array])[0])
+            for val, array in zip(vals, arrays, strict=True)
+        )
+        return self._replace(weight=weight, baseline=baseline, control=control)
+
+
+class MixedSteps(Exception):
+    """Particles of different steps of a loop meet: the loop has to be written out."""
+
+    def __init__(self, eqn: Any):
+        self.eqn = eqn
+
+
+class Context:
+    """The weighted sites opened so far, and what holds for all that is evaluated.
+
+    `evaluate` interprets a jaxpr; `active` are flags of the branches being evaluated; `loops` are
+    those around the body that is evaluated, outermost first; `written_out` are the equations of
+    loops to be written out. `runs` are the axes of sites that share their particles, by name;
+    `chains` has the last and first site of each loop whose steps are summed out by recursion.
+    `all_exact`: nothing may be drawn.
+    """
+
+    def __init__(self, evaluate: Callable, allow_biased: bool, written_out: set[int]):
+        self.evaluate, self.allow_biased, self.written_out = evaluate, allow_biased, written_out
+        self.outer: Context | None = None
+        self.first = 0
+        self.active: tuple[Val, ...] = ()
+        self.loops: tuple[Loop, ...] = ()
+        self.opened: list[Opened] = []
+        self.expected: Sequence[Opened] = ()
+        self.runs: dict[Hashable, Axis] = {}
+        self.chains: dict[int, int] = {}
+        self.all_exact = False
+
+    @property
+    def next(self) -> int:
+        """The number of the next site to be opened."""
+        return self.first + len(self.opened)
+
+    def open(self, opened: Opened) -> int:
+        """Adds a weighted site; returns its bit."""
+        self.opened.append(opened)
+        return 1 << (self.next - 1)
+
+    def open_compound(self, weight: Val) -> Deps:
+        """Adds the weight of a whole body, of one particle; returns what depends on it."""
+        bit = self.open(Opened(None, weight, self.lengths, loops=self.loops))
+        lanes = {bit.bit_length() - 1: self.own_steps} if self.loops else {}
+        return Deps(bit, lanes)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The steps of the loops around, which are the first lane dimensions of sites."""
+        return tuple(loop.length for loop in self.loops)
+
+    @property
+    def own_steps(self) -> tuple[Along, ...]:
+        """The relation of a value to a site of the same step of each loop around."""
+        return tuple(Along(-loop.level) for loop in self.loops)
+
+    def __getitem__(self, number: int) -> Opened:
+        if number < self.first:
+            assert self.outer is not None
+            return self.outer[number]
+        place = number - self.first
+        return self.opened[place] if place < len(self.opened) else self.expected[place]
+
+    def nested(self, loop: Loop | None = None, expected: Sequence[Opened] = ()) -> "Context":
+        """A context for a body that is traced apart, numbering sites from here on.
+
+        In a loop, what is carried may depend on sites of the body: they are `expected`.
+        """
+        inner = self._copy()
+        inner.outer, inner.first, inner.opened, inner.expected = self, self.next, [], expected
+        inner.loops = (*self.loops, loop) if loop else self.loops
+        inner.runs = dict(self.runs)
+        return inner
+
+    def within(self, flag: Val) -> "Context":
+        """The same context, inside a branch that is reached where `flag` holds."""
+        inner = self._copy()
+        inner.active = (*self.active, flag)
+        return inner
+
+    def _copy(self) -> "Context":
+        inner = Context(self.evaluate, self.allow_biased, self.written_out)
+        vars(inner).update(vars(self))
+        return inner
+
+    def log_weight(self, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
+        """The log of the product of the (one-particle) weights opened here, over `axes`."""
+        total = jnp.zeros(tuple(sizes))
+        for site in self.opened:
+            logs = jnp.log(broadcast(site.weight, axes, sizes))
+            total = total + jnp.sum(logs, axis=tuple(range(len(axes), logs.ndim)))
+        return total
+
+    def apply(self, fn: Callable, vals: Sequence[Val], transfer: Callable, eqn: Any = None) -> list:
+        """The values of `fn` of arrays (a list of arrays), mapped over the axes its inputs have.
+
+        `transfer` gives the provenance of the outputs from that of the inputs. Where it mixes the
+        lanes of a site that has several particles, these are expanded first.
+        """
+        deps = transfer([deps_of(val) for val in vals])
+        vals = conformed(self, vals, mixed_dims(self, vals, deps), eqn)
+        check_joint(eqn, vals)
+        return [
+            out._replace(sites=dep.sites, lanes=dep.lanes)
+            for out, dep in zip(lifted(fn, vals), deps, strict=True)
+        ]
+
+
+def mixed_dims(context: Context, vals: Sequence[Val], deps: Sequence[Deps]) -> dict[int, set[int]]:
+    """The lane dimensions of multi-particle sites that are expanded, or become mixed now."""
+    mixed: dict[int, set[int]] = {}
+    for val in vals:
+        forms = {(axis.site, axis.form, axis.step) for axis in val.axes}
+        if val.worlds:
+            forms |= {(s.site, s.form, 0) for s in val.worlds.segments}
+        for number, form, step in forms:
+            found = mixed.setdefault(number, set())
+            found |= set(form)
+            lanes = context[number].lanes
+            for dep in deps if step < 1 else ():
+                relation = dep.lanes.get(number, (None,) * len(lanes))
+                found |= {d for d, entry in enumerate(relation) if entry is None}
+    return mixed
+
+
+def conformed(
+    context: Context, vals: Sequence[Val], mixed: dict[int, set[int]], eqn: Any = None
+) -> list[Val]:
+    """The values, with the particles of sites expanded over their mixed lane dimensions."""
+    outs = []
+    for val in vals:
+        for number, dims in mixed.items():
+            val = _expanded(context, val, number, dims, eqn)
+        outs.append(val)
+    return outs
+
+
+def _expanded(context: Context, val: Val, number: int, dims: set[int], eqn: Any) -> Val:
+    site = context[number]
+    forms = {axis.form for axis in val.axes if axis.site == number}
+    if val.worlds:
+        forms |= {axis.form for axis in val.worlds.axes if axis.site == number}
+        forms |= {s.form for s in val.worlds.segments if s.site == number}
+    if all(dims <= set(form) for form in forms):
+        return val
+    if any(axis.site == number and axis.step for axis in val.axes):
+        raise MixedSteps(site.loops[0].eqn)
+    for d in sorted(dims)[:1]:
+        if d < len(site.loops):
+            raise MixedSteps(site.loops[d].eqn)
+    if not site.perturbed:
+        _check_expansion(site, val, number, dims, eqn)
+    return expand(val, number, dims, site)
+
+
+def _check_expansion(site: Opened, val: Val, number: int, dims: set[int], eqn: Any) -> None:
+    (weight_axis,) = {a for a in site.weight.axes if a.site == number and a.step == 0}
+    particles = jnp.shape(site.weight.array)[site.weight.axes.index(weight_axis)]
+    count = math.prod(site.lanes[d] for d in dims)
+    if particles**count > JOINT_STATES:
+        assert site.site is not None
+        where = f" by {eqn.primitive.name!r} at {internals.source_line(eqn)}" if eqn else ""
+        raise TooManyJointStates(
+            f"The {count} elements of site {site.site.address!r} at {site.site.where}, of "
+            f"{particles} particles each, are mixed{where}: {particles}**{count} joint states, "
+            f"over the limit of {JOINT_STATES}. Use another estimator for it (ppl.ScoreFunction(), "
+            "or one of stdlib.estimators whose cost does not multiply), or take the elements "
+            "apart with jax.vmap outside ppl.expectation."
+        )
+
+
+def check_joint(eqn: Any, vals: Sequence[Val]) -> None:
+    """Raises where an equation would mix too many particles."""
+    states = joint_states(vals)
+    if states > JOINT_STATES:
+        where = f"{eqn.primitive.name!r} at {internals.source_line(eqn)}" if eqn else "The result"
+        raise TooManyJointStates(
+            f"{where} mixes sites of several particles: {states} joint states, over the limit of "
+            f"{JOINT_STATES}. Give some of these sites a one-particle estimator "
+            "(ppl.ScoreFunction()) with ppl.with_estimators, or take independent elements apart "
+            "with jax.vmap outside ppl.expectation."
+        )

@@ -1,0 +1,139 @@
+"""Control flow with sites inside, evaluated over named particle axes."""
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+from jax import lax
+
+from .. import _internals as internals
+from .._walker import checkpointed, placed_sites, warn_custom_rule, while_like, while_parts
+from ..errors import UnsupportedControlFlow
+from .lanes import Deps, deps_of, joined, through
+from .measure import kinds_within
+from .terms import body_values
+from .value import (
+    Val,
+    arrays_of,
+    axis_sizes,
+    broadcast,
+    union_axes,
+    with_arrays,
+)
+
+
+def _custom(eqn, vals, keys, context):
+    warn_custom_rule(eqn)
+    return body_values(context, *internals.body_of(eqn), vals, keys)
+
+
+def _checkpoint(eqn, vals, keys, context):
+    jaxpr, closed = internals.body_of(eqn)
+    shape: list = []
+
+    def body(keys, arrays):
+        inner = context.nested()
+        outs = body_values(inner, jaxpr, closed, with_arrays(vals, arrays), keys)
+        shape[:] = [outs, inner]
+        return arrays_of(outs), [site.arrays() for site in inner.opened]
+
+    arrays, weights = checkpointed(eqn, body)(keys, arrays_of(vals))
+    outs, inner = shape
+    for site, own in zip(inner.opened, weights, strict=True):
+        context.open(site.with_arrays(own))
+    context.chains.update(inner.chains)
+    return with_arrays(outs, arrays)
+
+
+def _cond(eqn, vals, keys, context):
+    index, *operands = vals
+    bodies = [internals.opened(branch) for branch in eqn.params["branches"]]
+    kinds = [k for jaxpr, _ in bodies for k in kinds_within(jaxpr, context.allow_biased)]
+    everything = [*vals, *context.active]
+    worlds = any(val.worlds for val in everything)
+    if index.axes or worlds or any(kind.particles > 1 for kind in kinds):
+        return _predicated(bodies, index, operands, keys, context)
+    axes = union_axes(everything)
+    sizes = axis_sizes(everything, axes)
+
+    def branch(body):
+        def taken(keys, arrays):
+            inner = context.nested()
+            args = [v._replace(array=a, small=None) for v, a in zip(operands, arrays, strict=True)]
+            jaxpr, closed = body
+            outs = body_values(inner, jaxpr, closed, args, keys)
+            return [broadcast(v, axes, sizes) for v in outs], inner.log_weight(axes, sizes)
+
+        return taken
+
+    arrays = [v.array for v in operands]
+    outs, log_weight = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
+    mixed, opened = joined([through(deps_of(val), None) for val in everything]), Deps()
+    if any(kind.weighted for kind in kinds):
+        weight = Val(jnp.exp(log_weight), axes, *mixed)
+        opened = context.open_compound(weight)
+    return [Val(out, axes, *joined([mixed, opened])) for out in outs]
+
+
+def _predicated(bodies, index, operands, keys, context):
+    """Every branch, its sites marked as reached or not; then a selection."""
+    outcomes = []
+    for i, (jaxpr, closed) in enumerate(bodies):
+        (flag,) = context.apply(lambda x, i=i: [x == i], [index], list)
+        outcomes.append(body_values(context.within(flag), jaxpr, closed, operands, keys))
+    selected = []
+    for cases in zip(*outcomes, strict=True):
+        selected += context.apply(
+            lambda index, *cases: [lax.select_n(index, *cases)], [index, *cases], _selected
+        )
+    return selected
+
+
+def _selected(deps):
+    index, *cases = deps
+    return [joined([through(index, None), *cases])]
+
+
+def _while(eqn, vals, keys, context):
+    placed = next(placed_sites(eqn))
+    named = f"Site {placed.site.address!r} at {placed.site.where}"
+    unfinished, (jaxpr, closed), consts, init = while_parts(eqn, [v.array for v in vals])
+    kinds = kinds_within(jaxpr, context.allow_biased)
+    everything = [*vals, *context.active]
+    expanded = union_axes(everything) or any(val.worlds for val in everything)
+    if expanded or any(kind.particles > 1 for kind in kinds):
+        raise UnsupportedControlFlow(
+            f"{named} is inside a while_loop, where estimators of several particles cannot go "
+            "(neither for the site nor for what the loop reads). Use a one-particle estimator "
+            "such as ppl.ScoreFunction(), or lax.scan with a fixed number of steps."
+        )
+
+    def advance(carry, extra):
+        keys, total = extra
+        now, later = keys.iterate(())
+        inner = context.nested()
+        args = [Val(a) for a in (*consts, *carry)]
+        outs = [out.array for out in body_values(inner, jaxpr, closed, args, now)]
+        return outs, (later, total + inner.log_weight((), ()))
+
+    carry, (_, total) = while_like(unfinished, advance, init, (keys, jnp.zeros(())))
+    message = (
+        f"{named} is inside a while_loop, which reverse-mode differentiation cannot pass. Use "
+        "lax.scan or lax.fori_loop with a fixed number of steps, or forward mode (jax.jvp, "
+        "jax.jacfwd)."
+    )
+    mixed, opened = joined([through(deps_of(val), None) for val in everything]), Deps()
+    if any(kind.weighted for kind in kinds):
+        weight = internals.forward_only(jnp.exp(total), message)
+        opened = context.open_compound(Val(weight, (), *mixed))
+    deps = joined([mixed, opened])
+    return [Val(internals.forward_only(x, message), (), *deps) for x in carry]
+
+
+CONTROL_FLOW: Mapping[str, Callable] = {
+    "custom_jvp_call": _custom,
+    "custom_vjp_call": _custom,
+    "checkpoint": _checkpoint,
+    "while": _while,
+    "cond": _cond,
+}
+"""Rules `(eqn, vals, keys, context) -> vals`."""

@@ -1,0 +1,77 @@
+"""Evaluating an objective's jaxpr once, over named particle axes and perturbed worlds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import _internals as internals
+from .._feed import Feed, Nothing
+from .._walker import placed_sites, run, unsupported
+from .context import Context
+from .control_flow import CONTROL_FLOW
+from .control_variate import control_variate
+from .known import constants, lookup, uniform
+from .lanes import transfer
+from .linear import linear_rule, tail
+from .scan import scan, steps_meet
+from .site import sample
+from .terms import Operand, addends, collapse, scalar
+from .value import Val, union_sites
+
+
+def evaluate(
+    jaxpr: Any,
+    consts: Sequence[Any],
+    args: Sequence[Operand],
+    keys: Feed,
+    context: Context,
+    wanted: Sequence[bool] | None = None,
+) -> list[Operand]:
+    """The outputs of a jaxpr; those `wanted` as additive terms are kept apart where they can be."""
+    wanted = wanted or [False] * len(jaxpr.outvars)
+    kept = tail(jaxpr, wanted, [union_sites(addends(arg)) != 0 for arg in args])
+    feeds = iter(keys.split(sum(map(internals.has_sites, jaxpr.eqns))))
+
+    def step(eqn, operands):
+        operands = [scalar(operand) for operand in operands]
+        name, sited = internals.kind(eqn), internals.has_sites(eqn)
+        if name == "jit" and (sited or union_sites(v for o in operands for v in addends(o))):
+            feed = next(feeds) if sited else Nothing()
+            outs = [v in kept for v in eqn.outvars]
+            return evaluate(*internals.body_of(eqn), operands, feed, context, outs)
+        rule = linear_rule(eqn) if any(v in kept for v in eqn.outvars) else None
+        if rule is not None:
+            return [rule(eqn, operands, context)]
+        vals = [collapse(operand, context) for operand in operands]
+        if not sited:
+            if name == "scan" and steps_meet(eqn, vals):
+                return scan(eqn, vals, Nothing(), context)
+            return apply_equation(eqn, vals, context)
+        if name not in RULES:
+            raise unsupported(eqn, next(placed_sites(eqn), None))
+        return RULES[name](eqn, vals, next(feeds), context)
+
+    return [scalar(out) for out in run(jaxpr, [Val(c) for c in consts], args, step)]
+
+
+def apply_equation(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]:
+    """An equation without sites, mapped over just the axes of its inputs."""
+    if not union_sites(vals):
+        return [Val(out) for out in internals.bind(eqn, [val.array for val in vals])]
+    looked_up = lookup(eqn, vals, context)
+    if looked_up is not None:
+        return [looked_up]
+    bound = lambda *arrays: internals.bind(eqn, arrays)  # noqa: E731
+    outs = context.apply(bound, vals, lambda deps: transfer(eqn, deps), eqn)
+    known = constants(eqn, vals)
+    if known is not None:
+        return [outs[0]._replace(known=known)]
+    return [uniform(eqn, vals, outs[0])] if len(outs) == 1 else outs
+
+
+RULES: Mapping[str, Callable] = {
+    "sample": sample,
+    "control_variate": control_variate,
+    "scan": scan,
+    **CONTROL_FLOW,
+}
+"""Rules `(eqn, vals, keys, context) -> vals` for equations with sites."""

@@ -1,0 +1,198 @@
+"""`expectation`: from an objective program to an unbiased, differentiable estimator."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._feed import Keys
+from .._seed import checked_key
+from .._stage import keyed, program_name, stage
+from ..errors import NonScalarObjective
+from .context import Context, MixedSteps
+from .continuity import warn_jumps
+from .contract import contract
+from .evaluate import evaluate
+from .log_sum import log_sum
+from .scan import too_long
+from .terms import Term, collapse, terms_of
+
+
+def expectation(
+    objective: Callable, *, has_aux: bool = False, allow_biased: bool = False
+) -> Callable:
+    """An estimator of an objective's expectation: `(key, *args) -> scalar`.
+
+    Estimand: E[objective(*args)], over all the random choices of the program. The estimate's mean
+    is the estimand, and the mean of its derivative (by `jax.grad`, `jax.jvp`,
+    `jax.value_and_grad`, `eqx.filter_grad`; in `jit` and `vmap`) is the estimand's derivative.
+    Second derivatives are unbiased too where every site's estimator is smooth (`Reparameterized`,
+    `ScoreFunction`, `Enumerate` are). Both hold if each site's estimator suits it and the usual
+    exchange of limits does: the objective must not jump at a reparameterised value (where it
+    is seen to, a `DiscontinuousObjective` warning says so).
+
+    The objective's jaxpr is evaluated once. A site's weights multiply only the additive terms
+    that depend on it; sites of several particles are summed by variable elimination; with
+    one-particle, reparameterised sites the result is what one would write by hand.
+
+    **Arguments**
+
+    - `objective`: a program that returns one real scalar (`(scalar, aux)` with `has_aux`).
+    - `has_aux`: also return auxiliary output. It carries no derivative; where it depends on
+      several particles it is their weighted mean, an unbiased estimate of its expectation.
+    - `allow_biased`: allow estimators that say `unbiased = False`.
+
+    **Raises** `InvalidKey`, `NonScalarObjective`, `BiasedEstimator`, `UnsuitableEstimator`,
+    `TooManyJointStates`, `UnsupportedControlFlow`; `ReverseModeLoop` under reverse mode.
+
+    Sources: Lew et al. 2023 (ADEV), Becker et al. 2024 (programmable variational inference),
+    Foerster et al. 2018 (DiCE); Schulman et al. 2015 for the dropped weights.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def cost(p):
+    ...     return (ppl.sample("x", dist.Bernoulli(p)) - 0.45) ** 2
+    >>> estimate = ppl.expectation(cost)
+    >>> value, grad = jax.value_and_grad(estimate, argnums=1)(jax.random.key(0), 0.3)
+
+    ```
+    """
+    return estimator(objective, has_aux=has_aux, allow_biased=allow_biased)
+
+
+def estimator(
+    objective: Callable,
+    *,
+    has_aux: bool = False,
+    allow_biased: bool = False,
+    minimized: bool = False,
+) -> Callable:
+    """`expectation`, for an estimate that is to be maximised or `minimized`.
+
+    The two differ in the derivative with respect to what baselines are made of: it has the sign
+    that moves them towards the cost as the estimate goes its way.
+    """
+
+    @keyed(objective)
+    def estimate(key: Any, *args: Any, **kwargs: Any) -> Any:
+        key = checked_key(key, "ppl.expectation(objective)")
+        program = functools.partial(_with_scalar, objective, has_aux)
+        jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
+        warn_jumps(jaxpr)
+        sum_up = functools.partial(contract, minimized=minimized)
+        total, aux = _estimated(jaxpr, consts, key, allow_biased, sum_up)
+        total, aux = rebuild([total, *aux])
+        return (total, aux) if has_aux else total
+
+    return estimate
+
+
+def log_expectation(objective: Callable) -> Callable:
+    """The logarithm of an expectation, exactly: `(*args) -> log E[exp(objective(*args))]`.
+
+    Estimand: log E[exp f] over all the choices of the program, which are summed out: each site must
+    be enumerated (`stdlib.estimators.Enumerate()`). No key: nothing is drawn, and value and
+    derivatives of every order are exact. Sites are eliminated one by one, in logarithms; a chain of
+    T states in `lax.scan` costs T·K² (the forward algorithm).
+
+    With a model's log likelihood as objective, it is the log marginal likelihood.
+
+    **Raises** `UnsuitableEstimator` where a site is drawn, `NonScalarObjective`,
+    `TooManyJointStates`, `UnsupportedControlFlow`.
+
+    Sources: Rabiner 1989; Obermeyer et al. 2019.
+
+    ```python
+    >>> import jax.numpy as jnp, ppl, numpyro.distributions as dist
+    >>> from stdlib.estimators import Enumerate
+    >>> def model():
+    ...     z = ppl.sample("z", dist.Bernoulli(0.25), Enumerate())
+    ...     ppl.sample("x", dist.Normal(4.0 * z, 1.0), obs=4.0)
+    >>> evidence = ppl.log_expectation(lambda: ppl.simulate(model).log_likelihood)()
+    >>> mixture = 0.75 * jnp.exp(dist.Normal(0, 1).log_prob(4.0))
+    >>> mixture = mixture + 0.25 * jnp.exp(dist.Normal(4, 1).log_prob(4.0))
+    >>> bool(abs(evidence - jnp.log(mixture)) < 1e-5)
+    True
+
+    ```
+    """
+
+    @functools.wraps(objective, updated=())
+    def total(*args: Any, **kwargs: Any) -> jax.Array:
+        program = functools.partial(_with_scalar, objective, False)
+        jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
+        value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, log_sum)
+        return rebuild([value, *aux])[0]
+
+    return total
+
+
+def _estimated(
+    jaxpr: Any, consts: Any, key: Any, allow_biased: bool, sum_up: Callable
+) -> tuple[Any, list]:
+    """The value and the auxiliary outputs; loops whose steps mix are written out."""
+    written_out: set[int] = set()
+    while True:
+        context = Context(evaluate, allow_biased, written_out)
+        context.all_exact = sum_up is log_sum
+        wanted = [i == 0 for i in range(len(jaxpr.outvars))]
+        try:
+            value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)
+            own = [Term(o.control, len(o.lanes)) for o in context.opened if o.control is not None]
+            total = sum_up([*terms_of(value), *own], context)
+            return total, [_auxiliary(out, context) for out in rest]
+        except MixedSteps as found:
+            if id(found.eqn) in written_out:
+                raise too_long(found.eqn) from None
+            written_out.add(id(found.eqn))
+
+
+def _auxiliary(out: Any, context: Context) -> jax.Array:
+    out = collapse(out, context)._replace(worlds=None)
+    if not out.axes:
+        return jax.lax.stop_gradient(out.array)
+    array = jnp.asarray(out.array, _inexact(out.array))
+    return jax.lax.stop_gradient(contract([Term(out._replace(array=array))], context))
+
+
+def _inexact(array: jax.Array) -> Any:
+    return jnp.result_type(array, jnp.float32)
+
+
+def _with_scalar(objective: Callable, has_aux: bool, *args: Any, **kwargs: Any) -> Any:
+    out = objective(*args, **kwargs)
+    name = program_name(objective)
+    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        raise NonScalarObjective(
+            f"With has_aux=True, objective {name!r} must return (scalar, aux), "
+            f"got {type(out).__name__}."
+        )
+    value, aux = out if has_aux else (out, None)
+    if isinstance(value, bool | int | float):
+        value = float(value)
+    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", jnp.float32)
+    real = isinstance(value, float) or hasattr(value, "dtype")
+    if not real or shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        raise NonScalarObjective(
+            f"Objective {name!r} must return one real scalar, got {_described(value)}. "
+            f"{_remedy(value, shape, dtype)}"
+        )
+    return jnp.asarray(value), aux
+
+
+def _described(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{jnp.dtype(value.dtype).name}{list(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def _remedy(value: Any, shape: Any, dtype: Any) -> str:
+    if isinstance(value, tuple):
+        return "For a scalar with auxiliary output, write ppl.expectation(objective, has_aux=True)."
+    if shape:
+        return "Reduce it, for example with jnp.mean(...) or jnp.sum(...)."
+    if hasattr(value, "dtype") and not jnp.issubdtype(dtype, jnp.floating):
+        return "Convert it: .astype(float)."
+    return "Return the value to be averaged."

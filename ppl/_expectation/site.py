@@ -1,0 +1,244 @@
+"""Evaluating one site: its values and weights, over the particles and worlds of what it reads."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from .. import _internals as internals
+from .._site import read_call
+from .._walker import run
+from ..errors import UnsuitableEstimator
+from .context import Context, MixedSteps, Opened, conformed, mixed_dims
+from .dimensions import Along
+from .lanes import Deps, deps_of, joined, moved, transfer
+from .measure import Kind, measure
+from .value import (
+    Axis,
+    Known,
+    Segment,
+    Val,
+    Worlds,
+    appended,
+    each_array,
+    event_shape,
+)
+
+
+def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
+    """The value of a site; its weights are noted in the context."""
+    site, flags, found = eqn.params["site"], context.active, []
+
+    def measured(*arrays):
+        call, active = read_call(site, arrays[: len(vals)]), arrays[len(vals) :]
+        return tuple(measure(call, keys.key, context.allow_biased, active, found))
+
+    inputs = [*vals, *flags]
+    values, weights, constants, baseline, control = _traced(measured, inputs, context)
+    (kind,) = found
+    if context.all_exact and not kind.exact and not site.observed:
+        raise UnsuitableEstimator(
+            f"ppl.log_expectation sums over every choice, but site {site.address!r} at "
+            f"{site.where} is drawn. Give it stdlib.estimators.Enumerate(), or for all sites: "
+            'ppl.with_estimators(program, {"*": Enumerate()}).'
+        )
+    if weights is None:
+        return [_first(values)]
+    value, weight = _alike(values, weights, context)
+    opening = _Opening(site, kind, context, constants, (baseline, control))
+    if kind.runs:
+        return [opening.runs(value, weight)]
+    if kind.perturbed:
+        return [opening.worlds(value, weight)]
+    if kind.particles == 1:
+        return [opening.one(_first(value), _first(weight))]
+    return [opening.axis(value, weight)]
+
+
+def _alike(value: Val, weight: Val, context: Context) -> tuple[Val, Val]:
+    """A value with the provenance of its weight as well: what a weight reads, its value does.
+
+    Both have a leading dimension of particles, so their lanes are dimensions of the same number.
+    """
+    deps = joined([deps_of(value), deps_of(weight)])
+    (value,) = conformed(context, [value], mixed_dims(context, [value], [deps]))
+    return value._replace(sites=deps.sites, lanes=deps.lanes), weight
+
+
+class _Opening:
+    """What happens to a site's values and weights, by the kind of its measure."""
+
+    def __init__(self, site: Any, kind: Kind, context: Context, constants: Any, costs: tuple):
+        self.site, self.kind, self.context = site, kind, context
+        self.constants, self.costs = constants, costs
+
+    def _opened(self, weight: Val, **options: Any) -> Opened:
+        lanes = event_shape(weight)[1:] if options.pop("leading", False) else event_shape(weight)
+        baseline, control = self.costs
+        return Opened(
+            self.site,
+            weight,
+            (*self.context.lengths, *lanes),
+            baseline=baseline,
+            control=control,
+            loops=self.context.loops,
+            **options,
+        )
+
+    def _valued(self, value: Val, bit: int, rank: int) -> Val:
+        """A value that depends on the site lane by lane: `rank` lanes come first.
+
+        In a loop it may depend on the site's earlier steps already.
+        """
+        number = bit.bit_length() - 1
+        relation = (*self.context.own_steps, *(Along(d) for d in range(rank)))
+        own = Deps(bit, {number: relation} if relation else {})
+        deps = joined([deps_of(value), own])
+        lost = None in deps.lanes.get(number, relation and (None,))
+        if lost and any(axis.site == number for axis in value.axes):
+            raise MixedSteps(self.context.loops[-1].eqn)
+        return value._replace(sites=deps.sites, lanes=deps.lanes)
+
+    def one(self, value: Val, weight: Val) -> Val:
+        """One particle: no axis."""
+        bit = self.context.open(self._opened(weight))
+        return self._valued(value, bit, len(event_shape(weight)))
+
+    def axis(self, value: Val, weight: Val) -> Val:
+        """Several particles, whose number multiplies with that of others: a named axis."""
+        axis = Axis(self.context.next)
+        weight = _named(weight, axis)
+        bit = self.context.open(self._opened(weight, axis=True, normalized=self.kind.normalized))
+        value = self._valued(_named(value, axis), bit, len(event_shape(weight)))
+        constants = self.kind.values
+        return value if constants is None else value._replace(known=Known(axis, constants))
+
+    def worlds(self, value: Val, weight: Val) -> Val:
+        """A particle and its perturbations: new worlds, in which those of other sites are not."""
+        number, size = self.context.next, self.kind.particles - 1
+        own = Segment(number, (), size)
+        base = _first(value)
+        array = jnp.moveaxis(value.array, len(value.axes), 0)[1:]
+        own = Worlds(stop_gradient(array), value.axes, (Segment(number, (), size),))
+        base = base._replace(worlds=appended(base.worlds, own))
+        rank = len(event_shape(weight)) - 1
+        array = jnp.moveaxis(
+            jnp.moveaxis(weight.array, len(weight.axes), 0)[1:], 0, len(weight.axes)
+        )
+        weight = weight._replace(array=array, worlds=None)
+        opened = self._opened(weight, perturbed=True, normalized=True, leading=True)
+        return self._valued(base, self.context.open(opened), rank)
+
+    def runs(self, value: Val, weight: Val) -> Val:
+        """Particles that go together with those of other lanes: an axis of runs of the program."""
+        name = self.kind.shared
+        axis = self.context.runs.get(name) if name is not None else None
+        if axis is None:
+            axis = open_runs(self.context, self.constants.array, name)
+        bit = 1 << axis.site
+        value, weight = (
+            _run_of(val, axis)._replace(sites=val.sites | bit) for val in (value, weight)
+        )
+        steps = tuple(Along(-loop.level) for loop in self.context[axis.site].loops)
+        if steps:
+            value, weight = (
+                v._replace(lanes={**v.lanes, axis.site: steps}) for v in (value, weight)
+            )
+        return self.one(value, weight)
+
+
+def open_runs(context: Context, constants: jax.Array, name: Any) -> Axis:
+    """A new axis of runs, with its constant weights."""
+    axis = Axis(context.next)
+    weight = Val(constants, (axis,))
+    context.open(
+        Opened(None, weight, context.lengths, axis=True, normalized=True, loops=context.loops)
+    )
+    if name is not None:
+        context.runs[name] = axis
+    return axis
+
+
+def _run_of(val: Val, axis: Axis) -> Val:
+    """Particles as runs: in each run of what the site reads, the particle of that run."""
+
+    def diagonal(array, axes):
+        if axis not in axes:
+            return array
+        array = jnp.moveaxis(array, [axes.index(axis), len(axes)], [0, 1])
+        index = jnp.arange(array.shape[0])
+        return jnp.moveaxis(array[index, index], 0, axes.index(axis))
+
+    if axis not in val.axes and not (val.worlds and axis in val.worlds.axes):
+        return _named(val, axis)
+    named = each_array(diagonal, val)
+    missing = axis not in val.axes or (val.worlds and axis not in val.worlds.axes)
+    assert not missing
+    return _trailing_lanes(named)
+
+
+def _trailing_lanes(val: Val) -> Val:
+    deps = moved(deps_of(val), lambda d: d if d < 0 else d - 1)
+    return val._replace(lanes=deps.lanes)
+
+
+def _first(val: Val) -> Val:
+    """The first particle."""
+    out = each_array(lambda array, axes: jnp.take(array, 0, axis=len(axes)), val)
+    return _trailing_lanes(out)
+
+
+def _named(val: Val, axis: Axis) -> Val:
+    """The leading dimension of particles, as a named axis; it is the last of all."""
+    if val.worlds:
+        val = val._replace(worlds=val.worlds._replace(axes=(*val.worlds.axes, axis)))
+    val = val._replace(axes=(*val.axes, axis))
+    return _sorted_axes(_trailing_lanes(val))
+
+
+def _sorted_axes(val: Val) -> Val:
+    def ordered(array, axes):
+        order = sorted(range(len(axes)), key=lambda i: axes[i])
+        return jnp.transpose(array, (*order, *range(len(axes), array.ndim)))
+
+    if list(val.axes) == sorted(val.axes) and not val.worlds:
+        return val
+    out = each_array(ordered, val)
+    worlds = out.worlds and out.worlds._replace(axes=tuple(sorted(out.worlds.axes)))
+    return out._replace(axes=tuple(sorted(out.axes)), worlds=worlds)
+
+
+def _val(x: Any) -> Val:
+    return x if isinstance(x, Val) else Val(x)
+
+
+def _traced(fn: Callable, vals: Sequence[Val], context: Context) -> list[Any]:
+    """`fn` of the values, each output (or None) with just the axes and lanes it depends on."""
+    random = [val for val in vals if val.sites]
+    if not random:
+        return [None if out is None else Val(out) for out in fn(*(v.array for v in vals))]
+    structs = [jax.typeof(v.array) for v in random]
+    structs = [
+        jax.ShapeDtypeStruct(s.shape[len(v.axes) :], s.dtype, weak_type=s.weak_type)
+        for s, v in zip(structs, random, strict=True)
+    ]
+
+    def of_random(*arrays):
+        given = iter(arrays)
+        return fn(*(next(given) if val.sites else val.array for val in vals))
+
+    closed, shape = jax.make_jaxpr(of_random, return_shape=True)(*structs)
+
+    def step(eqn, operands):
+        inputs = [_val(x) for x in operands]
+        if internals.kind(eqn) == "jit":
+            jaxpr, consts = internals.body_of(eqn)
+            return run(jaxpr, [Val(c) for c in consts], inputs, step)
+        bound = lambda *arrays: internals.bind(eqn, arrays)  # noqa: E731
+        return context.apply(bound, inputs, lambda deps: transfer(eqn, deps), eqn)
+
+    outs = iter(run(closed.jaxpr, [Val(c) for c in closed.consts], random, step))
+    leaves = jax.tree.leaves(shape, is_leaf=lambda x: x is None)
+    return [None if leaf is None else _val(next(outs)) for leaf in leaves]

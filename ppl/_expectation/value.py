@@ -1,0 +1,203 @@
+"""Values over named particle axes and perturbed worlds, with their provenance."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+NOW, BEFORE, LAST = 0, -1, 1
+"""Which step's particles an axis of a site in a `scan` is: the element's own, the one before, or
+(for what leaves the loop) the last."""
+
+
+class Axis(NamedTuple):
+    """A named particle axis: the particles of a site.
+
+    `form` lists the site's lane dimensions whose joint states the axis runs over; along the others
+    the particles are those of each lane.
+    """
+
+    site: int
+    step: int = NOW
+    form: tuple[int, ...] = ()
+
+
+class Segment(NamedTuple):
+    """The worlds in which one site is perturbed; those of `form` are perturbed one by one."""
+
+    site: int
+    form: tuple[int, ...]
+    size: int
+
+
+class Worlds(NamedTuple):
+    """A value in perturbed worlds: `(worlds, *axes, *shape)`, without derivatives.
+
+    World by world, segment after segment, it is the value had one site drawn otherwise.
+    """
+
+    array: Any
+    axes: tuple[Axis, ...]
+    segments: tuple[Segment, ...]
+
+
+class Known(NamedTuple):
+    """That every element of a value is this constant of the particle of one axis alone."""
+
+    axis: Axis
+    constants: tuple
+
+
+class Val(NamedTuple):
+    """An array whose leading dimensions are the named particle axes it depends on.
+
+    `sites` is the set of weighted sites the value depends on, as a bit mask; `lanes` says for
+    batched ones which of the array's dimensions keep their lanes apart (see `lanes`). A site
+    without weights (reparameterised) is in neither. `known`: what is known of the array while
+    tracing; `small`: where its elements are all the same along some dimensions, the array with
+    these of size one.
+    """
+
+    array: Any
+    axes: tuple[Axis, ...] = ()
+    sites: int = 0
+    lanes: Mapping[int, Any] = {}
+    worlds: Worlds | None = None
+    known: Known | None = None
+    small: Any = None
+
+
+def union_axes(vals: Iterable[Any]) -> tuple[Axis, ...]:
+    """All the particle axes of some values, in order."""
+    return tuple(sorted({axis for val in vals for axis in val.axes}))
+
+
+def union_sites(vals: Iterable[Val]) -> int:
+    """All the weighted sites some values depend on."""
+    return reduce(or_, (val.sites for val in vals), 0)
+
+
+def axis_sizes(vals: Sequence[Any], axes: tuple[Axis, ...]) -> list[int]:
+    """The number of particles on each of `axes`."""
+    sizes = {a: n for val in vals for a, n in zip(val.axes, jnp.shape(val.array), strict=False)}
+    return [sizes[axis] for axis in axes]
+
+
+def joint_states(vals: Sequence[Any]) -> int:
+    """How many joint particle states some values span together."""
+    return math.prod(axis_sizes(vals, union_axes(vals)))
+
+
+def event_shape(val: Any) -> tuple[int, ...]:
+    """The shape without the named axes."""
+    return jnp.shape(val.array)[len(val.axes) :]
+
+
+def lift(fn: Callable, vals: Sequence[Any]) -> Any:
+    """`fn` of the arrays, mapped over just the particle axes that they have."""
+    arrays = [val.array for val in vals]
+    for axis in reversed(union_axes(vals)):
+        fn = jax.vmap(fn, in_axes=tuple(0 if axis in val.axes else None for val in vals))
+    return fn(*arrays)
+
+
+def broadcast(val: Any, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
+    """The array of a value, with a dimension of full size for each of `axes`."""
+    at = tuple(i for i, axis in enumerate(axes) if axis not in val.axes)
+    array = jnp.expand_dims(val.array, at) if at else jnp.asarray(val.array)
+    return jnp.broadcast_to(array, (*sizes, *event_shape(val)))
+
+
+# --- perturbed worlds ----------------------------------------------------------------------------
+
+
+def union_segments(vals: Iterable[Val]) -> tuple[Segment, ...]:
+    """The segments of all the worlds in which some values differ, in order."""
+    return tuple(sorted({s for val in vals if val.worlds for s in val.worlds.segments}))
+
+
+def segment(val: Val, wanted: Segment) -> Any:
+    """A value's worlds of one segment (a value that it leaves alone: None)."""
+    worlds, start = val.worlds, 0
+    for own in worlds.segments if worlds else ():
+        if worlds and own == wanted:
+            return Worlds(worlds.array[start : start + own.size], worlds.axes, (own,))
+        start += own.size
+    return None
+
+
+def widen(val: Val, segments: tuple[Segment, ...]) -> Worlds:
+    """A value in the worlds of all `segments`: where it is not perturbed, it is as it is."""
+    if val.worlds and val.worlds.segments == segments:
+        return val.worlds
+    return _concatenated([segment(val, s) or _copies(val, s) for s in segments])
+
+
+def appended(worlds: Worlds | None, more: Worlds) -> Worlds:
+    """The worlds of earlier sites, then those of one more."""
+    return _concatenated([worlds, more]) if worlds else more
+
+
+def _concatenated(pieces: Sequence[Worlds]) -> Worlds:
+    shown = [Val(p.array[0], p.axes) for p in pieces]
+    axes = union_axes(shown)
+    sizes = axis_sizes(shown, axes)
+    arrays = [spread_worlds(p, axes, sizes) for p in pieces]
+    return Worlds(jnp.concatenate(arrays), axes, tuple(s for p in pieces for s in p.segments))
+
+
+def spread_worlds(worlds: Worlds, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
+    """The array of some worlds, with a dimension of full size for each of `axes`."""
+    return jax.vmap(lambda x: broadcast(Val(x, worlds.axes), axes, sizes))(worlds.array)
+
+
+def _copies(val: Val, wanted: Segment) -> Worlds:
+    array = stop_gradient(jnp.asarray(val.array))
+    return Worlds(jnp.broadcast_to(array, (wanted.size, *array.shape)), val.axes, (wanted,))
+
+
+def lifted(fn: Callable, vals: Sequence[Val]) -> list[Val]:
+    """The values that `fn` of arrays gives (a list of arrays), in every world; no provenance."""
+    axes = union_axes(vals)
+    outs = [Val(out, axes) for out in lift(fn, vals)]
+    segments = union_segments(vals)
+    if not segments:
+        return outs
+    inside = [widen(v, segments) if v.worlds else Val(stop_gradient(v.array), v.axes) for v in vals]
+    axes = union_axes(inside)
+    for axis in reversed(axes):
+        fn = jax.vmap(fn, in_axes=tuple(0 if axis in v.axes else None for v in inside))
+    fn = jax.vmap(fn, in_axes=tuple(0 if v.worlds else None for v in vals))
+    arrays = fn(*(v.array for v in inside))
+    worlds = [Worlds(stop_gradient(a), axes, segments) for a in arrays]
+    return [out._replace(worlds=w) for out, w in zip(outs, worlds, strict=True)]
+
+
+# --- values as arrays ----------------------------------------------------------------------------
+
+
+def arrays_of(vals: Sequence[Val]) -> list[tuple]:
+    """The arrays of some values, in their worlds too."""
+    return [(v.array, v.worlds.array if v.worlds else None) for v in vals]
+
+
+def with_arrays(vals: Sequence[Val], arrays: Sequence[tuple]) -> list[Val]:
+    """The same values with other arrays, as `arrays_of` gives them."""
+    return [
+        v._replace(array=a, worlds=v.worlds._replace(array=w) if v.worlds else None, small=None)
+        for v, (a, w) in zip(vals, arrays, strict=True)
+    ]
+
+
+def each_array(fn: Callable, val: Val) -> Val:
+    """`fn(array, axes)` of a value's array and, mapped over worlds, of its array in each."""
+    worlds = val.worlds
+    if worlds:
+        own = worlds.axes
+        worlds = worlds._replace(array=jax.vmap(lambda x: fn(x, own))(worlds.array))
+    return val._replace(array=fn(val.array, val.axes), worlds=worlds, known=None, small=None)

@@ -1,0 +1,105 @@
+"""One training step: an estimate of the objective, its gradient, one Optax update."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from .._expectation import estimator
+from .carried import inexact, updated_states
+
+
+class TrainState(NamedTuple):
+    """What a step changes."""
+
+    trained: Any
+    carried: Any  # the leaves of each `ppl.State`
+    opt_state: Any
+    alive: Any  # False once frozen
+
+
+class Measured(NamedTuple):
+    """What a step reports: the objective and the norm of its gradient, as one row of history."""
+
+    objective: Any
+    grad_norm: Any
+
+
+class Update(NamedTuple):
+    """One step of training: `(key, state, optimizer, frozen, objective, batch) -> ...`.
+
+    The step estimates `objective(params, *batch)`, where `params` is what is trained together with
+    what is `frozen`. Optimizers minimise; `maximize` says that the objective is to go up. Where a
+    step is not finite, `skip` leaves it out, and `freeze` it and all that follow.
+    """
+
+    num_samples: int
+    maximize: bool
+    allow_biased: bool
+    skip: bool = False
+    freeze: bool = False
+
+    def loss(self, key: jax.Array, frozen: Any, objective: Callable, batch: tuple) -> Callable:
+        """What the step minimises, given its random choices: of what is trained and carried."""
+        estimate = estimator(objective, allow_biased=self.allow_biased, minimized=not self.maximize)
+
+        def loss(trained, carried):
+            params = eqx.combine(trained, carried, frozen)
+            if self.num_samples == 1:
+                value = estimate(key, params, *batch)
+            else:
+                keys = jax.random.split(key, self.num_samples)
+                value = jnp.mean(jax.vmap(lambda key: estimate(key, params, *batch))(keys))
+            return -value if self.maximize else value
+
+        return loss
+
+    def __call__(self, key, state, optimizer, *problem) -> tuple[TrainState, Measured]:
+        """The next state, and what was measured at this one."""
+        loss = self.loss(key, *problem)
+        value, (gradient, of_states) = value_and_gradient(loss, state)
+
+        def value_fn(trained, **_):
+            return loss(trained, state.carried)
+
+        optimizer = optax.with_extra_args_support(optimizer)
+        updates, opt_state = optimizer.update(
+            gradient, state.opt_state, state.trained, value=value, grad=gradient, value_fn=value_fn
+        )
+        trained = optax.apply_updates(state.trained, updates)
+        ascent = jax.tree.map(jnp.negative, of_states)
+        carried = updated_states(state.carried, problem[0], ascent)
+        new = TrainState(trained, carried, opt_state, state.alive)
+        measured = Measured(-value if self.maximize else value, norm(gradient))
+        return self._guarded(new, state, measured)
+
+    def _guarded(
+        self, new: TrainState, old: TrainState, measured: Measured
+    ) -> tuple[TrainState, Measured]:
+        if not (self.skip or self.freeze):
+            return new, measured
+        good = jnp.isfinite(measured.objective) & jnp.isfinite(measured.grad_norm)
+        if self.freeze:
+            good &= old.alive
+            new = new._replace(alive=good)
+            measured = Measured(*(jnp.where(good, x, jnp.nan) for x in measured))
+        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+        return new, measured
+
+
+def value_and_gradient(loss: Callable, state: TrainState) -> tuple[jax.Array, tuple[Any, Any]]:
+    """The loss at a state, and its gradients in what is trained and in what is carried."""
+
+    def of_floats(trained, floats):
+        return loss(trained, eqx.combine(floats, state.carried))
+
+    return jax.value_and_grad(of_floats, (0, 1))(state.trained, inexact(state.carried))
+
+
+def norm(gradient: Any) -> jax.Array:
+    """The Euclidean norm over all leaves, in float32 at least."""
+    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(gradient)]
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in wide))

@@ -1,0 +1,230 @@
+"""Program transformations that rewrite sites: program in, program out."""
+
+import fnmatch
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jax import lax
+
+from . import _internals as internals
+from ._address import nearest, parse, render
+from ._choices import checked_choices
+from ._estimator import Estimator, check_estimator, default_estimator
+from ._feed import Choices, Feed, Nothing, Placed, Prefix
+from ._record import Record, check_duplicates
+from ._site import Call
+from ._stage import stage
+from ._walker import Meaning, placed_sites, run, walk
+from .errors import UnmatchedPattern
+
+
+def _rewritten(
+    program: Callable, meaning: Meaning, feed: Callable[[Sequence[Placed], str], Feed]
+) -> Callable:
+    @functools.wraps(program, updated=())
+    def rewritten(*args: Any, **kwargs: Any) -> Any:
+        jaxpr, consts, rebuild, name = stage(program, *args, **kwargs)
+        outs, _ = walk(jaxpr, consts, [], meaning, feed(list(placed_sites(jaxpr)), name))
+        return rebuild(outs)
+
+    return rewritten
+
+
+def _each(program: Callable, rewrite: Callable[[Call], Call]) -> Callable:
+    def meaning(call, feed):
+        return rewrite(call).bind(), Record()
+
+    return _rewritten(program, meaning, lambda sites, name: Nothing())
+
+
+def _given(choices: Mapping[str, Any]) -> Callable[[Sequence[Placed], str], Feed]:
+    def feed(sites, name):
+        check_duplicates(sites, name)
+        return Choices(checked_choices(choices, sites, name, complete=False))
+
+    return feed
+
+
+def condition(program: Callable, choices: Mapping[str, Any]) -> Callable:
+    """The program with some sites observed: they return the choices and count as likelihood.
+
+    `choices` is a nested dict from address to value; sites in `vmap` and `scan` take stacked
+    values. Not a posterior: the other sites are still drawn from the program's own distributions.
+
+    **Raises** (when the program runs) `UnusedChoice`, `ObservedChoice`, `ChoiceShapeError`,
+    `ChoiceTypeError`.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     return ppl.sample("y", dist.Normal(ppl.sample("x", dist.Normal(0.0, 1.0)), 1.0))
+    >>> float(ppl.seed(ppl.condition(model, {"y": 5.0}))(jax.random.key(0)))
+    5.0
+
+    ```
+    """
+
+    def meaning(call, feed: Choices):
+        if call.site.path in feed.values:
+            call = call.with_operand("obs", feed.values[call.site.path], lanes=True)
+        return call.bind(), Record()
+
+    return _rewritten(program, meaning, _given(choices))
+
+
+def intervene(program: Callable, choices: Mapping[str, Any]) -> Callable:
+    """The program with some sites replaced by constants: the `do` operator.
+
+    The replaced sites are no longer sites: they have no density and no address. What follows them
+    sees the given values. Errors as for `condition`.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     return 2.0 * ppl.sample("x", dist.Normal(0.0, 1.0))
+    >>> float(ppl.seed(ppl.intervene(model, {"x": 3.0}))(jax.random.key(0)))
+    6.0
+
+    ```
+    """
+
+    def meaning(call, feed: Choices):
+        if call.site.path in feed.values:
+            return feed.values[call.site.path], Record()
+        return call.bind(), Record()
+
+    return _rewritten(program, meaning, _given(choices))
+
+
+def scale(program: Callable, factor: Any) -> Callable:
+    """The program with its log density multiplied by `factor` (as for subsampled data).
+
+    `factor` is a scalar, or broadcasts against the sites' batches. How the sites are drawn and how
+    gradients pass them does not change.
+
+    ```python
+    >>> import ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     ppl.sample("x", dist.Normal(0.0, 1.0))
+    >>> round(float(ppl.log_density(ppl.scale(model, 10.0), {"x": 0.0})), 3)
+    -9.189
+
+    ```
+    """
+    return _each(program, lambda call: call.appended("scales", factor))
+
+
+def mask(program: Callable, flag: Any) -> Callable:
+    """The program with the log density of its sites counted only where `flag` is true.
+
+    `flag` is a boolean, or a boolean array that broadcasts against the sites' batches. Masked
+    sites are still drawn.
+
+    ```python
+    >>> import ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     ppl.sample("x", dist.Normal(0.0, 1.0))
+    >>> float(ppl.log_density(ppl.mask(model, False), {"x": 0.0}))
+    0.0
+
+    ```
+    """
+    return _each(program, lambda call: call.appended("masks", flag))
+
+
+def frozen(program: Callable) -> Callable:
+    """The program with everything that it reads cut off from derivatives.
+
+    Its arguments and what it closes over count as constants, choices given to `log_density` do not:
+    so a guide's density can be differentiated along its choices alone (sticking the landing, Roeder
+    et al. 2017).
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def density(mean, x):
+    ...     guide = lambda: ppl.sample("x", dist.Normal(mean, 1.0))
+    ...     return ppl.log_density(ppl.frozen(guide), {"x": x})
+    >>> [float(g) for g in jax.grad(density, (0, 1))(1.0, 3.0)]
+    [0.0, -2.0]
+
+    ```
+    """
+
+    @functools.wraps(program, updated=())
+    def constant(*args: Any, **kwargs: Any) -> Any:
+        jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
+        consts = [lax.stop_gradient(const) for const in consts]
+        return rebuild(run(jaxpr, consts, [], internals.bind))
+
+    return constant
+
+
+def scope(program: Callable, prefix: str) -> Callable:
+    """The program with its addresses put under `prefix`, so that it can be called twice.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def coin():
+    ...     return ppl.sample("heads", dist.Bernoulli(0.5))
+    >>> def two():
+    ...     return ppl.scope(coin, "a")() + ppl.scope(coin, "b")()
+    >>> ppl.seed(lambda: ppl.simulate(two))(jax.random.key(0)).choices.keys()
+    dict_keys(['a', 'b'])
+
+    ```
+    """
+    path = parse(prefix)
+
+    def meaning(call, feed: Prefix):
+        return call.with_path(feed.path + call.site.path).bind(), Record()
+
+    return _rewritten(program, meaning, lambda sites, name: Prefix(path))
+
+
+def with_estimators(program: Callable, estimators: Mapping[str, Any]) -> Callable:
+    """The same program with other gradient estimators; its text is not touched.
+
+    `estimators` maps addresses, or globs such as `"layer/*"`, to estimators; where several match,
+    the last one holds. The program may also be an objective, whose sites are those it simulates.
+    In place of an estimator there may be a function from the site's own one (the default, where it
+    has none) to another, such as one that wraps it.
+
+    **Raises** `UnmatchedPattern`, `UnsuitableEstimator`, when the program runs.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def square(mean):
+    ...     return ppl.sample("x", dist.Normal(mean, 1.0)) ** 2
+    >>> scored = ppl.with_estimators(square, {"x": ppl.ScoreFunction()})
+    >>> value = ppl.expectation(scored)(jax.random.key(0), 3.0)
+
+    ```
+    """
+
+    def feed(sites, name):
+        for pattern in estimators:
+            if not any(_matches(pattern, placed.site.address) for placed in sites):
+                known = [placed.path for placed in sites]
+                raise UnmatchedPattern(
+                    f"The pattern {pattern!r} of with_estimators matches no site of program "
+                    f"{name!r}. {nearest(tuple(pattern.split('/')), known)}"
+                )
+        return Nothing()
+
+    def meaning(call, feed):
+        for pattern, estimator in estimators.items():
+            address = render(call.site.path)
+            if _matches(pattern, address) and not call.site.observed:
+                if callable(estimator) and not isinstance(estimator, Estimator | type):
+                    own = call.operands.estimator
+                    estimator = estimator(own or default_estimator(call.operands.distribution))
+                check_estimator(estimator, call.operands.distribution, address, call.site.where)
+                call = call.with_operand("estimator", estimator)
+        return call.bind(), Record()
+
+    return _rewritten(program, meaning, feed)
+
+
+def _matches(pattern: str, address: str) -> bool:
+    return fnmatch.fnmatchcase(address, pattern)

@@ -1,0 +1,279 @@
+"""Sites: the static parameters and the operands of one `sample` equation."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _internals as internals
+from ._address import Path, render
+from .errors import FactorShapeError
+
+
+class Operands(NamedTuple):
+    """What a site is computed from: a pytree whose array leaves are the equation's operands.
+
+    `masks` and `scales` act on the recorded density. `active` says whether the control flow
+    reaches the site; where it does not, the site has no density and its value is not read.
+    """
+
+    distribution: Any
+    estimator: Any = None
+    obs: Any = None
+    masks: tuple = ()
+    scales: tuple = ()
+    active: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """One `vmap` around a site: its size and the operand leaves it maps."""
+
+    size: int
+    mapped: tuple[bool, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A `scan` or `while_loop` around a site, recorded where a `vmap` lies outside it."""
+
+
+class _Dynamic:
+    """Stands for an array leaf among the static ones."""
+
+    def __repr__(self):
+        return "·"
+
+
+_dynamic = _Dynamic()
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Site:
+    """The static parameters of a `sample` equation.
+
+    `axes` lists the vmaps (and the loops between them) around the site, outermost first; the value
+    has one leading dimension for each `Lanes`. `branch` lists the batched `cond` branches it is in.
+    `observed` says that the operands include data.
+    """
+
+    path: Path
+    treedef: Any
+    static: tuple
+    out: jax.ShapeDtypeStruct
+    where: str
+    axes: tuple[Lanes | Loop, ...] = ()
+    branch: tuple[tuple[int, int], ...] = ()
+    observed: bool = False
+
+    def __repr__(self) -> str:
+        return f"{self.address}{' observed' if self.observed else ''}"
+
+    @property
+    def address(self) -> str:
+        return render(self.path)
+
+    @property
+    def lanes(self) -> tuple[Lanes, ...]:
+        return tuple(axis for axis in self.axes if isinstance(axis, Lanes))
+
+    @property
+    def lane_shape(self) -> tuple[int, ...]:
+        return tuple(axis.size for axis in self.lanes)
+
+    def batched(self, size: int, mapped: tuple[bool, ...]) -> "Site":
+        """The site under one more, outermost vmap."""
+        return dataclasses.replace(self, axes=(Lanes(size, mapped), *self.axes))
+
+    def loop_position(self, depth: int) -> int:
+        """Where the `depth`-th loop around (1 = innermost) stands among the value's axes."""
+        loops = [i for i, axis in enumerate(self.axes) if isinstance(axis, Loop)]
+        if depth > len(loops):
+            return 0
+        return sum(isinstance(axis, Lanes) for axis in self.axes[: loops[-depth]])
+
+    def excludes(self, other: "Site") -> bool:
+        """Whether the two sites stand in different branches of one `cond`."""
+        mine, theirs = dict(self.branch), dict(other.branch)
+        return any(mine[cond] != theirs[cond] for cond in mine.keys() & theirs.keys())
+
+
+class Call(NamedTuple):
+    """A site with its operands; `mapped` has, for each vmap, a flag a leaf of each operand."""
+
+    site: Site
+    operands: Operands
+    mapped: tuple[Operands, ...] = ()
+
+    def bind(self) -> jax.Array:
+        """Emits the site into whatever is being traced."""
+        leaves, site = _pack(self)
+        return internals.sample_p.bind(*leaves, site=site)[0]
+
+    def with_path(self, path: Path) -> "Call":
+        return self._replace(site=dataclasses.replace(self.site, path=path))
+
+    def with_operand(self, name: str, value: Any, *, lanes: bool = False) -> "Call":
+        """Replaces one operand; with `lanes`, the value has the site's leading lane dimensions."""
+        operands = self.operands._replace(**{name: value})
+        flags = tuple(lanes for _ in jax.tree.leaves(value))
+        mapped = tuple(axis._replace(**{name: flags}) for axis in self.mapped)
+        return self._replace(operands=operands, mapped=mapped)
+
+    def appended(self, name: str, value: Any) -> "Call":
+        """Adds one lane-independent factor to `masks`, `scales` or `active`."""
+        operands = self.operands._replace(**{name: (*getattr(self.operands, name), value)})
+        mapped = tuple(
+            axis._replace(**{name: (*getattr(axis, name), False)}) for axis in self.mapped
+        )
+        return self._replace(operands=operands, mapped=mapped)
+
+    def over_lanes(self, fn: Callable, *extra: Any, out_axes: Any = 0) -> Any:
+        """`fn(operands, *extra)` for each lane; the extras have the leading lane dimensions."""
+        leaves, static, treedef = partition(self.operands)
+        flags = [jax.tree.leaves(axis) for axis in self.mapped]
+
+        def one(leaves, *extra):
+            return fn(merge(leaves, static, treedef), *extra)
+
+        for axis, mapped in reversed(list(zip(self.site.lanes, flags, strict=True))):
+            dynamic = [flag for flag, s in zip(mapped, static, strict=True) if s is _dynamic]
+            one = jax.vmap(
+                one,
+                in_axes=([0 if flag else None for flag in dynamic], *(0 for _ in extra)),
+                out_axes=out_axes,
+                axis_size=axis.size,
+            )
+        return one(leaves, *extra)
+
+    def keys(self, key: jax.Array) -> jax.Array:
+        """One key a lane."""
+        shape = self.site.lane_shape
+        return jax.random.split(key, shape) if shape else key
+
+    def data(self) -> jax.Array:
+        """What an observed site returns."""
+        return self.over_lanes(lambda ops: jnp.asarray(ops.obs, self.site.out.dtype))
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """A plain draw, or the data of an observed site."""
+        if self.operands.obs is not None:
+            return self.data()
+        return self.over_lanes(lambda ops, key: ops.distribution.sample(key), self.keys(key))
+
+    def log_prob(self, value: Any) -> jax.Array:
+        """The site's share of the log density: scaled, masked, zero where it is not reached."""
+
+        def one(ops: Operands, value):
+            logp = ops.distribution.log_prob(value)
+            for factor in (*ops.scales, *ops.masks):
+                _check_factor(factor, logp, self.site)
+            for scale in ops.scales:
+                logp = scale * logp
+            for mask in (*ops.masks, *ops.active):
+                logp = jnp.where(mask, logp, 0.0)
+            return jnp.sum(logp)
+
+        return jnp.sum(self.over_lanes(one, value))
+
+    def reached(self) -> jax.Array | None:
+        """Whether each lane is reached, or None where that is certain."""
+        if not self.operands.active:
+            return None
+        return self.over_lanes(lambda ops: _all(ops.active))
+
+
+def _check_factor(factor: Any, logp: jax.Array, site: Site) -> None:
+    shape = jnp.shape(factor)
+    try:
+        fits = jnp.broadcast_shapes(shape, logp.shape) == logp.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise FactorShapeError(
+            f"A factor of ppl.scale or flag of ppl.mask has shape {shape}, which does not "
+            f"broadcast against the log density of site {site.address!r} at {site.where}, of "
+            f"shape {logp.shape}. Give a scalar, or put the program in jax.vmap to have one for "
+            "each lane."
+        )
+
+
+def _all(flags: Sequence[Any]) -> jax.Array:
+    out = jnp.asarray(True)
+    for flag in flags:
+        out = out & flag
+    return out
+
+
+def is_array(x: Any) -> bool:
+    """Whether a leaf is dynamic: an array, or what stands for one. Everything else is static."""
+    return isinstance(x, jax.Array | np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype"))
+
+
+def partition(tree: Any) -> tuple[list, tuple, Any]:
+    """The array leaves of a tree, its static leaves and its structure."""
+    leaves, treedef = jax.tree.flatten(tree)
+    static = tuple(_dynamic if is_array(x) else x for x in leaves)
+    return [x for x in leaves if is_array(x)], static, treedef
+
+
+def merge(leaves: Sequence[Any], static: tuple, treedef: Any) -> Any:
+    """The inverse of `partition`."""
+    rest = iter(leaves)
+    return jax.tree.unflatten(treedef, [next(rest) if s is _dynamic else s for s in static])
+
+
+def make_call(path: Path, operands: Operands, out: jax.ShapeDtypeStruct, where: str) -> Call:
+    """A new site, not yet under any vmap."""
+    _, static, treedef = partition(operands)
+    return Call(Site(path, treedef, static, out, where), operands)
+
+
+def read_call(site: Site, leaves: Sequence[Any]) -> Call:
+    """The call that an equation with these parameters and operands stands for."""
+    operands = merge([_plain(x) for x in leaves], site.static, site.treedef)
+    return Call(site, operands, tuple(_flags(axis, site.static, operands) for axis in site.lanes))
+
+
+def _plain(leaf: Any) -> Any:
+    """A literal of the jaxpr, in some releases of JAX no array that one can calculate with."""
+    literal = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array | np.ndarray)
+    return jnp.asarray(leaf) if literal else leaf
+
+
+def _flags(axis: Lanes, static: tuple, operands: Operands) -> Operands:
+    mapped = iter(axis.mapped)
+    flags = iter([next(mapped) if s is _dynamic else False for s in static])
+    return Operands(*(tuple(next(flags) for _ in jax.tree.leaves(part)) for part in operands))
+
+
+def _pack(call: Call) -> tuple[list, Site]:
+    leaves, static, treedef = partition(call.operands)
+    flags = iter(
+        tuple(f for f, s in zip(jax.tree.leaves(m), static, strict=True) if s is _dynamic)
+        for m in call.mapped
+    )
+    axes = tuple(
+        Lanes(axis.size, next(flags)) if isinstance(axis, Lanes) else axis
+        for axis in call.site.axes
+    )
+    observed = call.operands.obs is not None
+    site = dataclasses.replace(
+        call.site, treedef=treedef, static=static, axes=axes, observed=observed
+    )
+    return leaves, site
+
+
+def user_location() -> str:
+    """The innermost line of the user's own code, as `file:line (function)`."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not internals.is_library(name):
+            return f"{name}:{frame.f_lineno} ({frame.f_code.co_name})"
+        frame = frame.f_back
+    return "an unknown line"

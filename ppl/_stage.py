@@ -1,0 +1,57 @@
+"""Staging: from a Python program to the traced IR, by JAX's own tracer."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from ._site import merge, partition
+
+
+class Staged(NamedTuple):
+    """A program with its arguments, traced: a jaxpr with `sample` equations and its constants.
+
+    Whatever the program closes over, tracers of an outer transformation included, is a constant.
+    """
+
+    jaxpr: Any
+    consts: list
+    rebuild: Callable[[list], Any]
+    name: str
+
+
+def program_name(program: Any) -> str:
+    """What messages call a program."""
+    program = getattr(program, "func", program)
+    return getattr(program, "__name__", None) or type(program).__name__
+
+
+def stage(program: Callable, *args: Any, **kwargs: Any) -> Staged:
+    """Traces `program(*args, **kwargs)`. Non-array outputs are kept as they are."""
+    shape: list = []
+
+    def thunk():
+        leaves, static, treedef = partition(program(*args, **kwargs))
+        shape[:] = [static, treedef]
+        return leaves
+
+    closed = jax.make_jaxpr(thunk)()
+    static, treedef = shape
+    return Staged(
+        closed.jaxpr,
+        list(closed.consts),
+        lambda leaves: merge(leaves, static, treedef),
+        program_name(program),
+    )
+
+
+def keyed(program: Callable) -> Callable[[Callable], Callable]:
+    """Names a function `(key, *args)` after the program it runs; its signature is its own."""
+
+    def decorate(function: Callable) -> Callable:
+        function = functools.wraps(program, updated=())(function)
+        del function.__wrapped__
+        return function
+
+    return decorate

@@ -1,0 +1,118 @@
+"""`simulate` and `log_density`: running a program, and scoring it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._address import nest
+from ._choices import checked_choices
+from ._feed import Choices, Nothing
+from ._record import Record, check_duplicates
+from ._stage import stage
+from ._walker import placed_sites, walk
+
+
+class Trace(eqx.Module):
+    """One run of a program.
+
+    - `choices`: nested dict from address to the value of each unobserved site; sites in `vmap` and
+      `scan` are stacked, outermost first. Sites in a `while_loop` are left out.
+    - `log_density`: scalar, of those sites (scaled and masked as the program says).
+    - `log_likelihood`: scalar, of the observed sites.
+    - `value`: what the program returned.
+    - `valid`: for each site that a branch may pass by, whether it was reached; where not, its
+      choice is a placeholder and has no density.
+    """
+
+    choices: dict[str, Any]
+    log_density: jax.Array
+    log_likelihood: jax.Array
+    value: Any
+    valid: dict[str, Any]
+
+
+def simulate(program: Callable, *args: Any, **kwargs: Any) -> Trace:
+    """Runs a program and keeps what happened; its sites are still random.
+
+    Called inside another program (an objective), the sites become sites of that program, and
+    whatever discharges it (`ppl.expectation`, `ppl.seed`) decides how they are drawn and how
+    gradients pass them. So `ppl.seed(lambda: ppl.simulate(model))(key)` is a plain trace.
+
+    **Law**: `log_density(p, simulate(p).choices) == t.log_density + t.log_likelihood`.
+
+    **Raises** `DuplicateAddress`, `BranchMismatch`, `UnsupportedControlFlow`.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
+    ...     ppl.sample("y", dist.Normal(x, 1.0), obs=2.0)
+    >>> trace = ppl.seed(lambda: ppl.simulate(model))(jax.random.key(0))
+    >>> sorted(trace.choices)
+    ['x']
+
+    ```
+    """
+    jaxpr, consts, rebuild, name = stage(program, *args, **kwargs)
+    check_duplicates(list(placed_sites(jaxpr)), name)
+    outs, record = walk(jaxpr, consts, [], _simulate, Nothing())
+    return Trace(
+        nest(record.values),
+        _log(record.log_density),
+        _log(record.log_likelihood),
+        rebuild(outs),
+        nest(record.valid),
+    )
+
+
+def _simulate(call, feed):
+    if call.operands.obs is not None:
+        value = call.data()
+        return value, Record(log_likelihood=call.log_prob(value))
+    value = call.bind()
+    reached = call.reached()
+    valid = {} if reached is None else {call.site.path: reached}
+    return value, Record({call.site.path: value}, valid, log_density=call.log_prob(value))
+
+
+def log_density(
+    program: Callable, choices: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> jax.Array:
+    """The joint log density of a program at given choices, its observed sites included.
+
+    `choices` is a nested dict from address to value, as in `Trace.choices`; it must have exactly
+    the program's unobserved sites. Scalar; differentiable in choices and arguments. Draws nothing,
+    so it may be called anywhere.
+
+    **Raises** `MissingChoice`, `UnusedChoice`, `ObservedChoice`, `ChoiceShapeError`,
+    `ChoiceTypeError`, each naming the address and the nearest known ones.
+
+    ```python
+    >>> import ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
+    ...     ppl.sample("y", dist.Normal(x, 1.0))
+    >>> round(float(ppl.log_density(model, {"x": 0.0, "y": 0.0})), 4)
+    -1.8379
+
+    ```
+    """
+    jaxpr, consts, _, name = stage(program, *args, **kwargs)
+    sites = list(placed_sites(jaxpr))
+    check_duplicates(sites, name)
+    values = checked_choices(choices, sites, name, complete=True)
+    _, record = walk(jaxpr, consts, [], _score, Choices(values))
+    return _log(record.log_density)
+
+
+def _score(call, feed: Choices):
+    observed = call.operands.obs is not None
+    value = call.data() if observed else feed.values[call.site.path]
+    return value, Record(log_density=call.log_prob(value))
+
+
+def _log(total: Any) -> jax.Array:
+    return jnp.zeros(()) if total is None else total

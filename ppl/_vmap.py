@@ -1,0 +1,93 @@
+"""Sites under `vmap`: loops and branches are rewritten so that their meaning survives batching.
+
+A site in a `scan` notes the loop before the lanes outside it, so that its choices are laid out as
+the program is written. A branch whose predicate differs by lane, and a `while_loop`, which for some
+lanes runs on after their end, are run with their sites marked as reached or not.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+from jax import lax
+
+from . import _internals as internals
+from ._feed import Depth, Nothing, Placed
+from ._record import Record
+from ._site import Call, Loop
+from ._walker import RULES, Meaning, placed_sites, walk, while_parts
+
+_conds = itertools.count()
+
+
+def _loops(call: Call) -> int:
+    return sum(isinstance(axis, Loop) for axis in call.site.axes)
+
+
+def _noted(call: Call, feed: Depth) -> Call:
+    missing = (Loop(),) * (feed.loops - _loops(call))
+    site = dataclasses.replace(call.site, axes=(*missing, *call.site.axes))
+    return call._replace(site=site)
+
+
+def _note_loops(call: Call, feed: Depth) -> tuple[Any, Record]:
+    return _noted(call, feed).bind(), Record()
+
+
+def _is_noted(placed: Placed) -> bool:
+    return sum(isinstance(axis, Loop) for axis in placed.site.axes) >= placed.depth
+
+
+def _rewrite_scan(eqn, dims):
+    if all(map(_is_noted, placed_sites(eqn))):
+        return None
+    return lambda *operands: RULES["scan"](eqn, operands, _note_loops, Depth(0))[0]
+
+
+def _rewrite_while(eqn, dims):
+    if all(map(_is_noted, placed_sites(eqn))):
+        return None
+
+    def replacement(*operands):
+        unfinished, (jaxpr, closed), consts, init = while_parts(eqn, operands)
+
+        def advance(carry):
+            going = unfinished(carry)
+
+            def note(call, feed):
+                return _noted(call, feed).appended("active", going).bind(), Record()
+
+            return walk(jaxpr, closed, [*consts, *carry], note, Depth(1))[0]
+
+        return lax.while_loop(unfinished, advance, init)
+
+    return replacement
+
+
+def _rewrite_cond(eqn, dims):
+    if dims[0] is None:
+        return None
+    bodies = [internals.opened(branch) for branch in eqn.params["branches"]]
+
+    def replacement(index, *operands):
+        cond = next(_conds)
+        outs = [
+            walk(*body, operands, _reached(index == i, (cond, i)), Nothing())[0]
+            for i, body in enumerate(bodies)
+        ]
+        return [lax.select_n(index, *cases) for cases in zip(*outs, strict=True)]
+
+    return replacement
+
+
+def _reached(flag: Any, branch: tuple[int, int]) -> Meaning:
+    def meaning(call, feed):
+        site = dataclasses.replace(call.site, branch=(*call.site.branch, branch))
+        return call._replace(site=site).appended("active", flag).bind(), Record()
+
+    return meaning
+
+
+internals.rewrite_under_vmap("scan", _rewrite_scan)
+internals.rewrite_under_vmap("while", _rewrite_while)
+internals.rewrite_under_vmap("cond", _rewrite_cond)

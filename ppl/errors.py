@@ -1,0 +1,170 @@
+"""Named failures. Every message says what was wrong, where, and what to write instead."""
+
+__all__ = [
+    "BiasedEstimator",
+    "BranchMismatch",
+    "ChoiceShapeError",
+    "ChoiceTypeError",
+    "CustomRuleIgnored",
+    "DifferentiatedSite",
+    "DiscontinuousObjective",
+    "DuplicateAddress",
+    "FactorShapeError",
+    "InvalidAddress",
+    "InvalidControlVariate",
+    "InvalidData",
+    "InvalidDistribution",
+    "InvalidKey",
+    "InvalidObjective",
+    "InvalidOptimizer",
+    "InvalidSetting",
+    "InvalidState",
+    "MissingChoice",
+    "MissingDependency",
+    "NonFiniteUpdate",
+    "NonScalarObjective",
+    "NotTrainable",
+    "ObservedChoice",
+    "ProgramError",
+    "ReverseModeLoop",
+    "SampleOutsideTransformation",
+    "TooManyJointStates",
+    "UnmatchedPattern",
+    "UnsuitableEstimator",
+    "UnsupportedControlFlow",
+    "UnusedChoice",
+]
+
+
+class ProgramError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SampleOutsideTransformation(ProgramError):
+    """A `sample` statement ran with no transformation to give it meaning."""
+
+
+class InvalidAddress(ProgramError, ValueError):
+    """An address is not a non-empty string."""
+
+
+class InvalidDistribution(ProgramError, TypeError):
+    """The second argument of `sample` does not follow the distribution protocol."""
+
+
+class InvalidKey(ProgramError, TypeError):
+    """The first argument of a seeded function is not a single PRNG key."""
+
+
+class DuplicateAddress(ProgramError, ValueError):
+    """Two sites of one program share an address."""
+
+
+class MissingChoice(ProgramError, KeyError):
+    """A site has no value among the choices."""
+
+    __str__ = Exception.__str__
+
+
+class UnusedChoice(ProgramError, KeyError):
+    """A choice names no site of the program."""
+
+    __str__ = Exception.__str__
+
+
+class ObservedChoice(ProgramError, ValueError):
+    """A choice would override the data of an observed site."""
+
+
+class ChoiceShapeError(ProgramError, ValueError):
+    """A choice or an observation has another shape than its site."""
+
+
+class ChoiceTypeError(ProgramError, TypeError):
+    """A choice or an observation has a dtype that its site cannot take."""
+
+
+class FactorShapeError(ProgramError, ValueError):
+    """A factor of `scale` or a flag of `mask` does not broadcast against a site's density."""
+
+
+class BranchMismatch(ProgramError, TypeError):
+    """The branches of a `cond` disagree about the shape or dtype of one address."""
+
+
+class UnsupportedControlFlow(ProgramError, NotImplementedError):
+    """A site stands under a primitive that the asked-for meaning cannot enter."""
+
+
+class ReverseModeLoop(ProgramError, ValueError):
+    """Reverse-mode differentiation reached a `while_loop` that contains sites."""
+
+
+class DifferentiatedSite(ProgramError, TypeError):
+    """A site whose randomness was not discharged was differentiated."""
+
+
+class NonScalarObjective(ProgramError, TypeError):
+    """An objective returned something other than one real scalar."""
+
+
+class InvalidControlVariate(ProgramError, ValueError):
+    """A control variate for a site that has no score, or that its value does not fit."""
+
+
+class UnsuitableEstimator(ProgramError, TypeError):
+    """A gradient estimator was given a distribution it is not right for."""
+
+
+class BiasedEstimator(ProgramError, ValueError):
+    """A biased estimator was used without `allow_biased=True`."""
+
+
+class TooManyJointStates(ProgramError, ValueError):
+    """Exact expansion would need more joint states than the stated limit."""
+
+
+class UnmatchedPattern(ProgramError, KeyError):
+    """A pattern of `with_estimators` matches no site."""
+
+    __str__ = Exception.__str__
+
+
+class InvalidObjective(ProgramError, TypeError):
+    """An objective cannot be called as `fit` calls it."""
+
+
+class InvalidOptimizer(ProgramError, TypeError):
+    """The optimizer given to `fit` is not an Optax gradient transformation."""
+
+
+class InvalidData(ProgramError, TypeError):
+    """The data given to `fit` are not arrays with one leading axis in common."""
+
+
+class InvalidSetting(ProgramError, ValueError):
+    """A setting has a value that it cannot take."""
+
+
+class InvalidState(ProgramError, TypeError):
+    """The update of a `ppl.State` returned something of another structure."""
+
+
+class MissingDependency(ProgramError, ImportError):
+    """An optional package is not installed."""
+
+
+class NotTrainable(ProgramError, TypeError):
+    """The parameters given to `fit` have no floating-point array to train."""
+
+
+class NonFiniteUpdate(ProgramError, FloatingPointError):
+    """Training met a gradient or an objective that is not finite."""
+
+
+class DiscontinuousObjective(UserWarning):
+    """A reparameterised value is rounded, counted or branched upon: the gradient may be biased."""
+
+
+class CustomRuleIgnored(UserWarning):
+    """A `custom_jvp`/`custom_vjp` function contains sites, so its custom rule is not used."""

@@ -1,0 +1,107 @@
+"""Discrete distributions whose draws are floats, so that they can be relaxed to real values."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logit
+from numpyro.distributions import BernoulliLogits, Distribution, constraints
+
+__all__ = ["FloatBernoulli", "OneHotCategorical"]
+
+
+def _exactly_one(probs: Any, logits: Any) -> None:
+    if (probs is None) == (logits is None):
+        raise ValueError("Give either `probs`, the first argument, or `logits=`.")
+
+
+def _inside(probs: Any) -> jax.Array:
+    """Probabilities kept off zero and one, so that logarithms are finite."""
+    probs = jnp.asarray(probs, jnp.result_type(float, probs))
+    return jnp.clip(probs, jnp.finfo(probs.dtype).tiny, 1 - jnp.finfo(probs.dtype).epsneg)
+
+
+class FloatBernoulli(BernoulliLogits):
+    """A Bernoulli distribution whose draws are the floats 0.0 and 1.0.
+
+    Its log density x·log p + (1 - x)·log(1 - p) is a smooth function of every real x. Estimators
+    that relax a draw to a value in between (`Rebar`, `GumbelSoftmax`) need both.
+
+    ```python
+    >>> import jax
+    >>> from stdlib.distributions import FloatBernoulli
+    >>> FloatBernoulli(0.3).sample(jax.random.key(0)).dtype
+    dtype('float32')
+
+    ```
+    """
+
+    def __init__(self, probs: Any = None, *, logits: Any = None, validate_args: bool | None = None):
+        _exactly_one(probs, logits)
+        logits = logit(_inside(probs)) if logits is None else logits
+        super().__init__(logits, validate_args=validate_args)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        """x·log p + (1 - x)·log(1 - p)."""
+        # NumPyro's has a wrong derivative at logits = 0
+        logits, log_sigmoid = jnp.asarray(self.logits), jax.nn.log_sigmoid
+        return value * log_sigmoid(logits) + (1 - value) * log_sigmoid(-logits)
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Zeros and ones."""
+        return super().sample(key, sample_shape).astype(jnp.result_type(float))
+
+    def enumerate_support(self, expand: bool = True) -> jax.Array:
+        """Zero and one."""
+        return super().enumerate_support(expand).astype(jnp.result_type(float))
+
+
+class OneHotCategorical(Distribution):
+    """A categorical distribution over K classes whose draws are one-hot vectors of floats.
+
+    Its log density Σ_k x_k log p_k is a smooth function of every vector x.
+
+    ```python
+    >>> import jax, jax.numpy as jnp
+    >>> from stdlib.distributions import OneHotCategorical
+    >>> OneHotCategorical(jnp.array([0.0, 1.0, 0.0])).sample(jax.random.key(0)).tolist()
+    [0.0, 1.0, 0.0]
+
+    ```
+    """
+
+    arg_constraints: ClassVar = {"logits": constraints.real_vector}
+    support: Any = constraints.multinomial(1)
+    has_enumerate_support = True
+
+    def __init__(self, probs: Any = None, *, logits: Any = None, validate_args: bool | None = None):
+        _exactly_one(probs, logits)
+        self.logits = jnp.log(_inside(probs)) if logits is None else logits
+        *batch_shape, size = jnp.shape(self.logits)
+        super().__init__(tuple(batch_shape), (size,), validate_args=validate_args)
+
+    @property
+    def probs(self) -> jax.Array:
+        """The probabilities of the classes."""
+        return jax.nn.softmax(self.logits, -1)
+
+    @property
+    def mean(self) -> jax.Array:
+        """The probabilities of the classes."""
+        return self.probs
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """One-hot vectors."""
+        assert key is not None
+        chosen = jax.random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)
+        return jax.nn.one_hot(chosen, self.event_shape[0], dtype=jnp.result_type(float))
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        """Σ_k x_k log p_k."""
+        return jnp.sum(value * jax.nn.log_softmax(self.logits, -1), -1)
+
+    def enumerate_support(self, expand: bool = True) -> jax.Array:
+        """The rows of the identity matrix."""
+        size = self.event_shape[0]
+        rows = jnp.eye(size).reshape(size, *(1 for _ in self.batch_shape), size)
+        return jnp.broadcast_to(rows, (size, *self.batch_shape, size)) if expand else rows

@@ -1,0 +1,44 @@
+"""What estimators by perturbation share: infinitesimal weights, and parameters at full shape."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.lax import stop_gradient
+
+from ppl import Particles
+
+
+def alive(x: Any) -> jax.Array:
+    """Zero in value, x in derivative."""
+    return jnp.asarray(x) - stop_gradient(x)
+
+
+def perturbed(draw: jax.Array, values: jax.Array, weights: Any) -> Particles:
+    """The draw, then its perturbations: `(L, *batch)` values with infinitesimal weights."""
+    weights = jnp.broadcast_to(weights, values.shape)
+    rest = 1 - jnp.sum(weights, axis=0, keepdims=True)
+    values = stop_gradient(jnp.concatenate([draw[None], values]))
+    weights = jnp.concatenate([rest, weights])
+    return Particles(values, weights, normalized=True, perturbed=True)
+
+
+def kind(distribution: Any) -> type:
+    """The distribution's own class, or the one that `.expand` was called on."""
+    expanded = isinstance(distribution, dist.ExpandedDistribution)
+    return type(distribution.base_dist if expanded else distribution)
+
+
+def unexpanded(distribution: Any) -> Any:
+    """A distribution of class `kind(distribution)`, its parameters at full shape."""
+    if not isinstance(distribution, dist.ExpandedDistribution):
+        return distribution
+    base = distribution.base_dist
+
+    def expanded(name: str, constraint: Any) -> jax.Array:
+        parameter = jnp.asarray(getattr(base, name))
+        own_shape = parameter.shape[parameter.ndim - constraint.event_dim :]
+        return jnp.broadcast_to(parameter, distribution.batch_shape + own_shape)
+
+    return type(base)(**{name: expanded(name, c) for name, c in base.arg_constraints.items()})

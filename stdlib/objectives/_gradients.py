@@ -1,0 +1,71 @@
+"""What the `gradient` options of objectives share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+
+import ppl
+from ppl import Estimator, Particles, Reparameterized, Trace
+from ppl.errors import InvalidSetting, UnsuitableEstimator
+
+from ..estimators import ImplicitReparameterized
+
+TOTAL = "total"
+STICKING_THE_LANDING = "sticking-the-landing"
+DOUBLY_REPARAMETERIZED = "doubly-reparameterized"
+VIMCO = "vimco"
+
+
+def check_gradient(gradient: str, allowed: Sequence[str], objective: str) -> None:
+    """Raises where an objective has no such `gradient`."""
+    if gradient not in allowed:
+        *first, last = (repr(name) for name in allowed)
+        raise InvalidSetting(
+            f"gradient of {objective} must be {', '.join(first)} or {last}, got {gradient!r}."
+        )
+
+
+def frozen_log_density(guide: Callable, choices: Mapping[str, Any]) -> jax.Array:
+    """log q at given choices, of its unobserved sites; it has derivatives in the choices alone."""
+    constant = ppl.frozen(guide)
+    data = ppl.simulate(ppl.intervene(constant, choices)).log_likelihood
+    return ppl.log_density(constant, choices) - data
+
+
+class Pathwise(Estimator):
+    """A draw that moves with the parameters, explicitly or implicitly, of weight one."""
+
+    pathwise: ClassVar[bool] = True
+
+    def particles(self, key: jax.Array, distribution: Any) -> Particles:
+        """Those of `Reparameterized` where it suits, else of `ImplicitReparameterized`."""
+        implicit = Reparameterized().unsuitable(distribution) is not None
+        chosen = ImplicitReparameterized() if implicit else Reparameterized()
+        return chosen.particles(key, distribution)
+
+    def unsuitable(self, distribution: Any) -> str | None:
+        """Neither of the two suits."""
+        reason = Reparameterized().unsuitable(distribution)
+        return reason if ImplicitReparameterized().unsuitable(distribution) else None
+
+
+def simulate_pathwise(guide: Callable) -> Trace:
+    """A run of the guide, each of whose choices moves with its parameters."""
+    try:
+        return ppl.simulate(ppl.with_estimators(guide, {"*": Pathwise()}))
+    except UnsuitableEstimator as error:
+        raise UnsuitableEstimator(
+            f"gradient={DOUBLY_REPARAMETERIZED!r} needs a guide whose choices all move with their "
+            f"parameters. Write gradient={VIMCO!r} where they are discrete, or gradient={TOTAL!r}, "
+            f"which takes every guide. {error}"
+        ) from None
+
+
+def sites_of(choices: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The addresses and the values of choices."""
+    for name, value in choices.items():
+        if isinstance(value, Mapping):
+            yield from sites_of(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value

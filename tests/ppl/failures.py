@@ -1,0 +1,159 @@
+"""Failures of control flow and of estimators: rows of `test_errors.py`, and what makes rows."""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax
+
+import ppl
+from ppl import errors as e
+from ppl import sample
+from stdlib.estimators import Enumerate
+
+KEY = jax.random.key(0)
+NORMAL = dist.Normal(0.0, 1.0)
+
+
+def model():
+    weight = sample("weight", NORMAL)
+    sample("bias", dist.Normal(jnp.zeros(3), 1.0))
+    sample("count", dist.Poisson(2.0))
+    sample("data", dist.Normal(weight, 1.0), obs=1.0)
+    return weight
+
+
+FULL = {"weight": 0.0, "bias": jnp.zeros(3), "count": 1}
+
+
+def run(program):
+    return lambda: ppl.seed(program)(KEY)
+
+
+def simulated(program):
+    return lambda: ppl.seed(lambda: ppl.simulate(program))(KEY)
+
+
+def scored(choices, program=model):
+    return lambda: ppl.log_density(program, choices)
+
+
+def estimated(objective, *args):
+    return lambda: ppl.expectation(objective)(KEY, *args)
+
+
+def one():
+    return sample("x", NORMAL)
+
+
+# --- control flow ---------------------------------------------------------------------------------
+
+
+def in_predicate():
+    return lax.while_loop(lambda x: sample("x", dist.Normal(x, 1.0)) < 1.0, lambda x: x + 1, 0.0)
+
+
+def in_linear_solve():
+    solve = lambda matvec, b: sample("x", dist.Normal(b, 1.0))
+    return lax.custom_linear_solve(lambda x: 2.0 * x, jnp.ones(()), solve, symmetric=True)
+
+
+def in_reduce():
+    return lax.reduce(jnp.arange(3.0), 0.0, lambda a, b: a + b + sample("x", NORMAL), (0,))
+
+
+def in_while(theta=0.0):
+    def body(state):
+        return state[0] + 1, state[1] + sample("x", dist.Bernoulli(0.5 + theta))
+
+    return lax.while_loop(lambda state: state[0] < 3, body, (0, 0))[1] * 1.0
+
+
+def controlled():
+    x = sample("x", dist.Bernoulli(0.5), SCORE)
+    ppl.control_variate("y", 1.0)
+    return 1.0 * x
+
+
+def enumerated_while():
+    return ppl.with_estimators(in_while, {"x": Enumerate()})()
+
+
+ALLOWED = ["'x'", "SITE", "cannot contain sites", "scan", "move the sample out"]
+LOOPED = ["'x'", "SITE", "while_loop", "lax.scan", "fixed number of steps"]
+slope = lambda f: lambda: jax.grad(ppl.expectation(f), argnums=1)(KEY, 0.1)
+CONTROL = [
+    (run(in_predicate), e.UnsupportedControlFlow, ["'while'", *ALLOWED]),
+    (estimated(in_predicate), e.UnsupportedControlFlow, ["'while'", *ALLOWED]),
+    (run(in_linear_solve), e.UnsupportedControlFlow, ["'custom_linear_solve'", *ALLOWED]),
+    (simulated(in_linear_solve), e.UnsupportedControlFlow, ALLOWED),
+    (estimated(in_linear_solve), e.UnsupportedControlFlow, ALLOWED),
+    (scored({"x": 0.0}, in_linear_solve), e.UnsupportedControlFlow, ALLOWED),
+    (run(in_reduce), e.UnsupportedControlFlow, ["'reduce'", *ALLOWED]),
+    (scored({"x": 0.0}, in_reduce), e.UnsupportedControlFlow, ["'reduce'", *ALLOWED]),
+    (scored({}, in_predicate), e.UnsupportedControlFlow, LOOPED),
+    (scored({}, in_while), e.UnsupportedControlFlow, LOOPED),
+    (scored({"x": 1}, in_while), e.UnsupportedControlFlow, LOOPED),
+    (run(ppl.condition(in_while, {"x": 1})), e.UnsupportedControlFlow, LOOPED),
+    (estimated(enumerated_while), e.UnsupportedControlFlow, [*LOOPED, "ppl.ScoreFunction()"]),
+    (slope(in_while), e.ReverseModeLoop, [*LOOPED, "jax.jvp"]),
+    (run(lambda: jax.grad(lambda m: sample("x", dist.Normal(m, 1.0)))(0.5)), e.DifferentiatedSite,
+     ["'x'", "SITE", "jax.grad(ppl.expectation(objective))"]),
+    (lambda: jax.grad(lambda m: sample("x", dist.Normal(m, 1.0)))(0.5), e.DifferentiatedSite,
+     ["'x'", "SITE"]),
+]  # fmt: skip
+
+
+# --- estimators -----------------------------------------------------------------------------------
+
+
+class Straight(ppl.Estimator):
+    """Biased."""
+
+    unbiased = False
+
+    def particles(self, key, distribution):
+        return ppl.Particles(distribution.sample(key)[None], None)
+
+
+PATH, SCORE = ppl.Reparameterized(), ppl.ScoreFunction()
+named = lambda name: [name, "'x'", "SITE"]
+other = ["Leave the estimator out", "or choose another"]
+uniform = lambda theta: sample("x", dist.Uniform(0.0, theta), SCORE)
+bits = lambda: sample("x", dist.Bernoulli(jnp.full(20, 0.5)), Enumerate()).sum() * 1.0
+
+
+def mixing():
+    lanes = jax.vmap(lambda i: sample("x", dist.Bernoulli(0.5), Enumerate()))(jnp.arange(20))
+    return jnp.max(lanes) * 1.0
+
+
+ESTIMATORS = [
+    (run(lambda: sample("x", dist.Bernoulli(0.5), PATH)), e.UnsuitableEstimator,
+     [*named("Reparameterized()"), "Bernoulli", "has_rsample", *other]),
+    (run(lambda: sample("x", dist.Poisson(1.0), Enumerate())), e.UnsuitableEstimator,
+     [*named("Enumerate()"), "Poisson", "not finite", *other]),
+    (run(lambda: sample("x", NORMAL, Enumerate())), e.UnsuitableEstimator,
+     [*named("Enumerate()"), "Normal", *other]),
+    (estimated(uniform, jnp.array(2.0)), e.UnsuitableEstimator,
+     [*named("ScoreFunction()"), "Uniform", "support moves", *other]),
+    (run(lambda: sample("x", NORMAL, ppl.ScoreFunction)), e.UnsuitableEstimator,
+     ["'x'", "SITE", "instance", "Write, for example, ScoreFunction()"]),
+    (run(lambda: sample("x", NORMAL, "score")), e.UnsuitableEstimator,
+     ["'x'", "SITE", "'score'", "ppl.ScoreFunction()"]),
+    (run(ppl.with_estimators(one, {"*": Enumerate()})), e.UnsuitableEstimator,
+     named("Enumerate()")),
+    (run(lambda: ppl.with_estimators(one, {"x": ppl.ScoreFunction})()), e.UnsuitableEstimator,
+     ["'x'", "SITE", "instance"]),
+    (run(ppl.with_estimators(one, {"x": lambda own: "score"})), e.UnsuitableEstimator,
+     ["'x'", "SITE", "instance", "'score'"]),
+    (run(ppl.with_estimators(model, {"wieght": SCORE})), e.UnmatchedPattern,
+     ["'wieght'", "'model'", "Nearest: 'weight'"]),
+    (run(ppl.with_estimators(model, {"layer/*": SCORE})), e.UnmatchedPattern,
+     ["'layer/*'", "Known:", "'bias'"]),
+    (estimated(lambda: sample("x", NORMAL, Straight())), e.BiasedEstimator,
+     [*named("Straight"), "allow_biased=True"]),
+    (estimated(bits), e.TooManyJointStates,
+     ["'x'", "SITE", "2**20", "16384", "ppl.ScoreFunction()", "jax.vmap"]),
+    (estimated(mixing), e.TooManyJointStates, ["failures.py", "ppl.ScoreFunction()", "jax.vmap"]),
+    (estimated(controlled), e.InvalidControlVariate, ["'y'", "failures.py", "no site", "x"]),
+]  # fmt: skip

@@ -1,0 +1,353 @@
+"""Sites of several particles in `scan`: the forward recursion, and what is written out."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax import lax
+
+import ppl
+from ppl import ScoreFunction, errors, sample
+from stdlib.estimators import Enumerate
+from stdlib.objectives import elbo
+from stdlib.testing import assert_unbiased
+
+KEY = jax.random.key(9)
+STATES = 3
+TABLE = jnp.asarray(np.random.default_rng(0).normal(size=(STATES, STATES)), jnp.float32)
+Y = jnp.asarray(np.random.default_rng(1).normal(size=1000), jnp.float32)
+
+
+def model(table, y):
+    def step(z, y):
+        z = sample("z", dist.Categorical(logits=table[z]))
+        sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
+        return z, None
+
+    lax.scan(step, 0, y)
+
+
+def guide(logits):
+    def step(z, logits):
+        return sample("z", dist.Categorical(logits=logits[z]), Enumerate()), None
+
+    lax.scan(step, 0, logits)
+
+
+def bound(p, y):
+    return elbo(lambda: model(p["table"], y), lambda: guide(p["guide"]), {})
+
+
+def forward(p, y):
+    """The ELBO by a forward recursion of marginals."""
+
+    def step(state, x):
+        logits, y = x
+        q, log_q = jax.nn.softmax(logits), jax.nn.log_softmax(logits)
+        log_p = jax.nn.log_softmax(p["table"]) + dist.Normal(jnp.arange(3.0), 1.0).log_prob(y)
+        return state @ q, jnp.sum(state[:, None] * q * (log_p - log_q))
+
+    return jnp.sum(lax.scan(step, jnp.eye(STATES)[0], (p["guide"], y))[1])
+
+
+def parameters(length):
+    guide = np.random.default_rng(length).normal(size=(length, STATES, STATES))
+    return {"table": TABLE, "guide": jnp.asarray(guide, jnp.float32)}
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 300])
+def test_chain_equals_the_forward_recursion(length):
+    p, y = parameters(length), Y[:length]
+    assert_unbiased(bound, p, y, exact=forward, key=KEY, num_samples=1, tolerance=2e-4)
+
+
+def test_cost_is_linear_and_the_program_as_long_at_any_length():
+    programs, flops = {}, {}
+    for length in (100, 200):
+        args = (KEY, parameters(length), Y[:length])
+        gradient = jax.grad(ppl.expectation(bound), argnums=1)
+        programs[length] = str(jax.make_jaxpr(gradient)(*args)).count(" = ")
+        flops[length] = jax.jit(gradient).lower(*args).compile().cost_analysis()["flops"]
+    assert programs[100] == programs[200]
+    assert flops[200] <= 2.1 * flops[100]
+
+
+# --- other loops, against sums over all paths -----------------------------------------------------
+
+LOGITS = jnp.asarray(np.random.default_rng(2).normal(size=(3, 2, 2)), jnp.float32)
+STEPS = LOGITS.shape[0]
+
+
+def paths(cost):
+    """E[cost(path)] of a chain of coins from state 0 with logits (steps, 2, 2), by enumeration."""
+
+    def exact(logits):
+        total = 0.0
+        chances = jax.nn.softmax(logits, -1)
+        for path in itertools.product((0, 1), repeat=STEPS):
+            chance, state = 1.0, 0
+            for t, z in enumerate(path):
+                chance, state = chance * chances[t, state, z], z
+            total = total + chance * cost(jnp.asarray(path, jnp.float32))
+        return total
+
+    return exact
+
+
+def chain(logits, reverse=False):
+    def step(z, logits):
+        z = sample("z", dist.Categorical(logits=logits[z]), Enumerate())
+        return z, z
+
+    return lax.scan(step, 0, logits, reverse=reverse)
+
+
+def test_end_of_a_chain():
+    program = lambda logits: jnp.sin(1.0 + chain(logits)[0])
+    exact = paths(lambda z: jnp.sin(1.0 + z[-1]))
+    assert_unbiased(program, LOGITS, exact=exact, key=KEY, num_samples=1)
+
+
+def test_a_loop_over_the_states_of_another():
+    def program(logits):
+        _, z = chain(logits)
+        steps = lax.scan(lambda c, z: (z, jnp.sin(1.0 + c + 2.0 * z * c)), 1, z)[1]
+        return jnp.sum(steps * jnp.arange(3.0))
+
+    def cost(z):
+        before = jnp.concatenate([jnp.ones(1), z[:-1]])
+        return jnp.sum(jnp.sin(1.0 + before + 2.0 * z * before) * jnp.arange(3.0))
+
+    assert_unbiased(program, LOGITS, exact=paths(cost), key=KEY, num_samples=1)
+
+
+def test_a_chain_backwards():
+    program = lambda logits: jnp.sum(chain(logits, True)[1] * jnp.arange(1.0, 4.0))
+    exact = paths(lambda z: jnp.sum(z * jnp.arange(3.0, 0.0, -1.0)))
+    reversed_exact = lambda logits: exact(logits[::-1])
+    assert_unbiased(program, LOGITS, exact=reversed_exact, key=KEY, num_samples=1)
+
+
+def test_a_loop_against_the_direction_of_the_chain():
+    def program(logits):
+        _, z = chain(logits)
+        return jnp.sum(lax.scan(lambda c, z: (z, jnp.cos(c + 2.0 * z)), 0, z, reverse=True)[1])
+
+    def cost(z):
+        return jnp.sum(jnp.cos(jnp.concatenate([z[1:], jnp.zeros(1)]) + 2.0 * z))
+
+    assert_unbiased(program, LOGITS, exact=paths(cost), key=KEY, num_samples=1)
+
+
+def test_paths_that_mix_are_written_out():
+    program = lambda logits: jnp.sum(chain(logits)[1] * jnp.arange(1.0, 4.0)) ** 2
+    exact = paths(lambda z: jnp.sum(z * jnp.arange(1.0, 4.0)) ** 2)
+    assert_unbiased(program, LOGITS, exact=exact, key=KEY, num_samples=1)
+
+
+def test_a_carry_that_keeps_older_states_is_written_out():
+    def program(logits):
+        def step(carry, logits):
+            z, total = carry
+            z = sample("z", dist.Categorical(logits=logits[z]), Enumerate())
+            return (z, total + z), jnp.sin(1.0 * total * z)
+
+        return jnp.sum(lax.scan(step, (0, 0), logits)[1])
+
+    def cost(z):
+        return jnp.sum(jnp.sin(jnp.concatenate([jnp.zeros(1), jnp.cumsum(z)[:-1]]) * z))
+
+    assert_unbiased(program, LOGITS, exact=paths(cost), key=KEY, num_samples=1)
+
+
+def test_a_chain_in_lanes():
+    def program(logits):
+        def one(shift):
+            return jnp.sum(jnp.sin(shift + chain(logits + shift)[1]))
+
+        return jnp.sum(jax.vmap(one)(jnp.array([0.0, 0.7])) * jnp.array([1.0, -2.0]))
+
+    def exact(logits):
+        first, second = (
+            paths(lambda z, s=s: jnp.sum(jnp.sin(s + z)))(logits + s) for s in (0.0, 0.7)
+        )
+        return first - 2.0 * second
+
+    assert_unbiased(program, LOGITS, exact=exact, key=KEY, num_samples=1)
+
+
+def test_a_chain_below_a_choice():
+    def program(logits):
+        k = sample("k", dist.Bernoulli(0.3), Enumerate())
+        return jnp.sum(jnp.sin(k + 1.0 + chain(logits * (1.0 + k))[1]))
+
+    def exact(logits):
+        return sum(
+            c * paths(lambda z, k=k: jnp.sum(jnp.sin(k + 1.0 + z)))(logits * (1 + k))
+            for k, c in ((0.0, 0.7), (1.0, 0.3))
+        )
+
+    assert_unbiased(program, LOGITS, exact=exact, key=KEY, num_samples=1)
+
+
+def two_sites(second):
+    def program(logits):
+        def step(z, logits):
+            z = sample("z", dist.Categorical(logits=logits[z]), Enumerate())
+            u = sample("u", dist.Bernoulli(0.3 + 0.4 * z), second)
+            return z, jnp.sin(1.0 + z + 2.0 * u)
+
+        return jnp.sum(lax.scan(step, 0, logits)[1] * jnp.arange(1.0, 4.0))
+
+    return program
+
+
+@pytest.mark.parametrize("second", [Enumerate(), ScoreFunction()], ids=["enumerated", "scored"])
+def test_two_sites_a_step(second):
+    def cost(z):
+        mean = 0.3 + 0.4 * z
+        value = mean * jnp.sin(3.0 + z) + (1 - mean) * jnp.sin(1.0 + z)
+        return jnp.sum(value * jnp.arange(1.0, 4.0))
+
+    samples = 1 if isinstance(second, Enumerate) else 20_000
+    assert_unbiased(two_sites(second), LOGITS, exact=paths(cost), key=KEY, num_samples=samples)
+
+
+def test_a_state_that_depends_on_another_site():
+    """Two enumerated sites a step, both carried."""
+
+    def program(p):
+        def step(carry, _):
+            a, b = carry
+            a = sample("a", dist.Bernoulli(0.2 + p * b), Enumerate())
+            b = sample("b", dist.Bernoulli(0.3 + 0.5 * p * a), Enumerate())
+            return (a, b), jnp.sin(1.0 * a + 2.0 * b)
+
+        return jnp.sum(lax.scan(step, (0, 1), None, length=4)[1])
+
+    def exact(p):
+        state, total = jnp.zeros((2, 2)).at[0, 1].set(1.0), 0.0
+        bits = jnp.arange(2)
+        for _ in range(4):
+            heads_a = 0.2 + p * bits
+            chance_a = jnp.stack([1 - heads_a, heads_a], -1)
+            heads_b = 0.3 + 0.5 * p * bits
+            chance_b = jnp.stack([1 - heads_b, heads_b], -1)
+            state = jnp.einsum("ab,bc,cd->cd", state, chance_a, chance_b)
+            total = total + jnp.sum(state * jnp.sin(bits[:, None] + 2.0 * bits))
+        return total
+
+    assert_unbiased(program, 0.4, exact=exact, key=KEY, num_samples=1)
+
+
+def test_too_long_to_write_out():
+    def program(logits):
+        return jnp.sum(chain(logits)[1]) ** 2.0
+
+    with pytest.raises(errors.TooManyJointStates) as failure:
+        ppl.expectation(program)(KEY, jnp.zeros((70, 2, 2)))
+    for words in ("'z'", "test_chains.py", "70 scan steps", "64", "stacked outputs"):
+        assert words in str(failure.value)
+
+
+# --- log E[exp(...)] ------------------------------------------------------------------------------
+
+
+def evidence(table, y):
+    states = ppl.with_estimators(lambda: model(table, y), {"z": Enumerate()})
+    return ppl.simulate(states).log_likelihood
+
+
+def forward_algorithm(table, y):
+    def step(state, y):
+        moved = jax.nn.logsumexp(state[:, None] + jax.nn.log_softmax(table), axis=0)
+        return moved + dist.Normal(jnp.arange(3.0), 1.0).log_prob(y), None
+
+    start = jnp.where(jnp.arange(STATES) == 0, 0.0, -jnp.inf)
+    return jax.nn.logsumexp(lax.scan(step, start, y)[0])
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 300])
+def test_log_marginal_likelihood_of_a_chain(length):
+    ours = jax.value_and_grad(ppl.log_expectation(evidence))(TABLE, Y[:length])
+    theirs = jax.value_and_grad(forward_algorithm)(TABLE, Y[:length])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), ours, theirs)
+
+
+def paths_cost(z):
+    return jnp.sum(jnp.sin(1.0 + z + jnp.concatenate([jnp.zeros(1), z[:-1]])))
+
+
+def summed_cost(logits):
+    _, z = chain(logits)
+    steps = lax.scan(lambda c, z: (z, jnp.sin(1.0 + c + z)), 0, z)[1]
+    return jnp.sum(steps)
+
+
+LOG_PROGRAMS = {
+    "stacked costs": (summed_cost, paths_cost),
+    "mixed": (lambda logits: jnp.sum(chain(logits)[1]) ** 2.0, lambda z: jnp.sum(z) ** 2),
+    "the end": (lambda logits: 2.0 * chain(logits)[0], lambda z: 2.0 * z[-1]),
+}
+
+
+@pytest.mark.parametrize("name", LOG_PROGRAMS)
+def test_log_expectation_sums_over_paths(name):
+    program, cost = LOG_PROGRAMS[name]
+    exact = lambda logits: jnp.log(paths(lambda z: jnp.exp(cost(z)))(logits))
+    ours = jax.value_and_grad(ppl.log_expectation(program))(LOGITS)
+    theirs = jax.value_and_grad(exact)(LOGITS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+def test_log_expectation_with_lanes_and_a_choice_above_them():
+    heads = jnp.array([0.2, 0.5, 0.7])
+
+    def program(p):
+        k = sample("k", dist.Bernoulli(0.4), Enumerate())
+        z = sample("z", dist.Bernoulli(p + 0.1 * k), Enumerate())
+        return jnp.sum(jnp.sin(2.0 * z + k)) + z[0] * z[1]
+
+    def exact(p):
+        total = 0.0
+        for k, *bits in itertools.product((0.0, 1.0), repeat=4):
+            z = jnp.asarray(bits)
+            chances = jnp.where(z == 1, p + 0.1 * k, 1 - p - 0.1 * k)
+            chance = (0.4 if k else 0.6) * jnp.prod(chances)
+            total = total + chance * jnp.exp(jnp.sum(jnp.sin(2.0 * z + k)) + z[0] * z[1])
+        return jnp.log(total)
+
+    ours = jax.value_and_grad(ppl.log_expectation(program))(heads)
+    theirs = jax.value_and_grad(exact)(heads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+def test_log_expectation_of_independent_lanes():
+    """A mixture: each point's states summed by themselves."""
+    y, p = Y[:50], jnp.linspace(0.1, 0.9, 50)
+
+    def program(p):
+        def point(p, y):
+            z = sample("z", dist.Bernoulli(p), Enumerate())
+            sample("y", dist.Normal(2.0 * z, 1.0), obs=y)
+
+        return ppl.simulate(jax.vmap(point), p, y).log_likelihood
+
+    def exact(p):
+        on = jnp.log(p) + dist.Normal(2.0, 1.0).log_prob(y)
+        return jnp.sum(jnp.logaddexp(on, jnp.log1p(-p) + dist.Normal(0.0, 1.0).log_prob(y)))
+
+    ours, theirs = (jax.value_and_grad(f)(p) for f in (ppl.log_expectation(program), exact))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+@pytest.mark.parametrize("estimator", [ScoreFunction(), None], ids=["scored", "default"])
+def test_log_expectation_draws_nothing(estimator):
+    def program():
+        return 1.0 * sample("x", dist.Normal(0.0, 1.0), estimator)
+
+    with pytest.raises(errors.UnsuitableEstimator, match=r"'x'.*test_chains.py.*Enumerate\(\)"):
+        ppl.log_expectation(program)()

@@ -1,0 +1,68 @@
+"""`has_rsample` is checked against the sampler itself."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import pytest
+
+import ppl
+from ppl._sampler import chooses_by_noise
+from stdlib.testing import assert_unbiased
+
+
+class Overconfident(eqx.Module):
+    """A mixture of two normals that says it can be reparameterised."""
+
+    logit: jax.Array
+
+    has_rsample = True
+
+    def _parts(self):
+        weights = dist.Categorical(logits=jnp.stack([self.logit, 0.0]))
+        return dist.MixtureSameFamily(weights, dist.Normal(jnp.array([-1.0, 2.0]), 1.0))
+
+    def sample(self, key):
+        return self._parts().sample(key)
+
+    def log_prob(self, value):
+        return self._parts().log_prob(value)
+
+
+def test_a_mixture_that_claims_too_much_is_scored():
+    """E[x] = 2 - 3 w, with w the weight of the first part."""
+
+    def objective(logit):
+        return ppl.sample("x", Overconfident(logit))
+
+    assert_unbiased(
+        objective,
+        jnp.asarray(0.4),
+        exact=lambda logit: 2.0 - 3.0 * jax.nn.sigmoid(logit),
+        key=jax.random.key(5),
+    )
+
+
+def test_it_refuses_to_be_reparameterised():
+    def objective(logit):
+        return ppl.sample("x", Overconfident(logit), ppl.Reparameterized())
+
+    with pytest.raises(ppl.errors.UnsuitableEstimator, match="discrete choice"):
+        ppl.expectation(objective)(jax.random.key(0), 0.4 * jnp.ones(()))
+
+
+CONTINUOUS = {
+    "normal": lambda a: dist.Normal(a, jnp.exp(a)),
+    "gamma": lambda a: dist.Gamma(jnp.exp(a), 1.0),
+    "beta": lambda a: dist.Beta(jnp.exp(a), 2.0),
+    "student": lambda a: dist.StudentT(3.0 + jnp.exp(a), a, 1.0),
+    "truncated": lambda a: dist.TruncatedNormal(a, 1.0, low=-1.0, high=2.0),
+    "dirichlet": lambda a: dist.Dirichlet(jnp.exp(jnp.stack([a, 0.0]))),
+    "relaxed": lambda a: dist.RelaxedBernoulli(0.5, logits=a),
+    "laplace": lambda a: dist.AsymmetricLaplace(a, 1.0, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_continuous_samplers_are_left_alone(name):
+    assert not chooses_by_noise(CONTINUOUS[name](jnp.asarray(0.3)))

@@ -1,0 +1,254 @@
+"""The layout holds: layers, who imports whom, file sizes, public names, and a light import."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ppl
+
+ROOT = Path(__file__).parent.parent
+MAX_LINES = 400
+
+# Modules of ppl, lowest layer first. A module imports only from layers below its own.
+LAYERS = [
+    ["errors"],
+    ["_address", "_internals", "_state"],
+    ["_dataflow", "_site"],
+    ["_sampler"],
+    ["_estimator"],
+    ["_control_variate", "_feed", "_graph", "_sample", "_stage"],
+    ["_choices", "_record", "_show"],
+    ["_walker"],
+    ["_rewrite", "_seed", "_trace", "_vmap"],
+    ["_expectation.value"],
+    ["_expectation.dimensions"],
+    ["_expectation.lanes", "_expectation.expansion"],
+    ["_expectation.context"],
+    ["_expectation.continuity", "_expectation.measure", "_expectation.terms"],
+    ["_expectation.known", "_expectation.linear", "_expectation.site", "_expectation.weigh"],
+    ["_expectation.chain", "_expectation.control_variate", "_expectation.steps"],
+    [
+        "_expectation.contract",
+        "_expectation.control_flow",
+        "_expectation.log_sum",
+        "_expectation.scan",
+    ],
+    ["_expectation.evaluate"],
+    ["_expectation.expectation"],
+    ["_expectation"],
+    ["_fit.minibatches", "_fit.parameters", "_fit.progress", "_fit.result", "_fit.sameness"],
+    ["_fit.ahead", "_fit.arguments", "_fit.carried"],
+    ["_fit.step"],
+    ["_fit.loop"],
+    ["_fit.driver", "_fit.nonfinite"],
+    ["_fit.fit"],
+    ["_fit"],
+    [""],  # ppl itself, the public door
+]
+
+ANYWHERE = {"equinox", "jax", "jaxtyping", "numpy"}
+IN_FIT = ANYWHERE | {"optax"}
+IN_FUNCTIONS_OF_FIT = IN_FIT | {"matplotlib", "orbax", "tqdm"}
+INTERNALS_OF_JAX = re.compile(r"jax\.(_src|interpreters|extend)\b")
+
+
+class Import(NamedTuple):
+    """One imported module or name, in absolute dotted form."""
+
+    target: str
+    lazy: bool
+    line: int
+
+
+def sources(*packages: str) -> list[Path]:
+    return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """All imports of a file, relative ones resolved, with whether they are inside a function."""
+    package = path.relative_to(ROOT).parent.parts
+
+    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, lazy, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (Import(f"{source}.{a.name}", lazy, node.lineno) for a in node.names)
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    return visit(ast.parse(path.read_text()), False)
+
+
+def is_fit(path: Path) -> bool:
+    return path.relative_to(ROOT / "ppl").parts[0].lstrip("_").startswith("fit")
+
+
+def where(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+@pytest.mark.parametrize("path", sources("ppl"), ids=module_name)
+def test_ppl_imports_few_third_parties(path):
+    for target, lazy, line in imports(path):
+        allowed = ANYWHERE if not is_fit(path) else IN_FUNCTIONS_OF_FIT if lazy else IN_FIT
+        top = target.split(".")[0]
+        ours = top == "ppl" or top in sys.stdlib_module_names
+        assert ours or top in allowed, f"{where(path, line)} imports {target}"
+
+
+@pytest.mark.parametrize("path", sources("ppl", "stdlib"), ids=module_name)
+def test_jax_internals_are_touched_in_one_file(path):
+    if module_name(path) == "ppl._internals":
+        return
+    used = [(target, line) for target, _, line in imports(path)]
+    used += [
+        (ast.unparse(node), node.lineno)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    ]
+    for target, line in used:
+        assert not INTERNALS_OF_JAX.match(target), f"{where(path, line)} uses {target}"
+
+
+def modules_of_ppl() -> dict[str, Path]:
+    return {module_name(path).removeprefix("ppl").lstrip("."): path for path in sources("ppl")}
+
+
+def test_layers_list_every_module_once():
+    listed = [module for layer in LAYERS for module in layer]
+    assert sorted(listed) == sorted(modules_of_ppl())
+
+
+@pytest.mark.parametrize(("module", "path"), modules_of_ppl().items(), ids=modules_of_ppl())
+def test_ppl_imports_only_lower_layers(module, path):
+    level = {module: i for i, layer in enumerate(LAYERS) for module in layer}
+    assert module in level, f"add {module!r} to LAYERS"
+    for target, _, line in imports(path):
+        if target.split(".")[0] != "ppl":
+            continue
+        name = target.removeprefix("ppl").lstrip(".")
+        imported = name if name in modules_of_ppl() else name.rpartition(".")[0]
+        assert imported in level, f"add {imported!r} to LAYERS"
+        assert level[imported] < level[module], f"{where(path, line)} imports {target}"
+
+
+@pytest.mark.parametrize("path", sources("stdlib"), ids=module_name)
+def test_stdlib_uses_the_public_door_of_ppl(path):
+    public = {f"ppl.{name}" for name in ppl.__all__}
+    public |= {f"ppl.errors.{name}" for name in ppl.errors.__all__}
+    used = [(target, line) for target, _, line in imports(path) if target.startswith("ppl.")]
+    used += [
+        (f"ppl.{node.attr}", node.lineno)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "ppl"
+    ]
+    for target, line in used:
+        assert target in public, f"{where(path, line)} uses {target}, which is not public"
+
+
+@pytest.mark.parametrize("path", sources("ppl", "stdlib"), ids=module_name)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) < MAX_LINES
+
+
+def exports(path: Path) -> list[str]:
+    """The `__all__` of a file, a literal list; empty where there is none."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+@pytest.mark.parametrize("path", [*filter(exports, sources("ppl", "stdlib"))], ids=module_name)
+def test_public_names_exist_and_are_documented(path):
+    module = importlib.import_module(module_name(path))
+    assert len(module.__all__) == len(set(module.__all__))
+    for name in module.__all__:
+        thing = getattr(module, name)
+        # the docstring that a class inherits, or that a dataclass makes up, says nothing
+        made_up = inspect.isclass(thing) and (
+            not vars(thing).get("__doc__") or thing.__doc__.startswith(f"{thing.__name__}(")
+        )
+        assert inspect.getdoc(thing) and not made_up, f"{module.__name__}.{name} has no docstring"
+
+
+def words_of(*globs: str) -> set[str]:
+    paths = {path for glob in globs for path in ROOT.glob(glob)} - {Path(__file__)}
+    return {word for path in paths for word in re.findall(r"\w+", path.read_text())}
+
+
+def test_every_public_name_of_ppl_is_tested():
+    assert set(ppl.__all__) <= words_of("tests/**/*.py")
+
+
+def test_no_dead_definitions():
+    """A function or class without underscore is exported, or used somewhere in the code."""
+    trees = {path: ast.parse(path.read_text()) for path in sources("ppl", "stdlib", "benchmarks")}
+    used = {name for path in trees for name in exports(path)}
+    for node in (node for tree in trees.values() for node in ast.walk(tree)):
+        if isinstance(node, ast.Name):
+            used.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            used.add(node.attr)
+    dead = [
+        f"{where(path, node.lineno)} {node.name}"
+        for path, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and node.name not in used
+    ]
+    assert not dead
+
+
+def calls_to_import(module: str) -> int:
+    """How many functions are entered and left while a module is imported: work, not time."""
+    code = f"""
+import sys
+events = 0
+def count(*_):
+    global events
+    events += 1
+sys.setprofile(count)
+import {module}
+sys.setprofile(None)
+print(events)
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(run.stdout)
+
+
+def test_importing_ppl_costs_little_more_than_jax():
+    """Calls made, which do not depend on the machine; `python -m benchmarks imports` has times."""
+    assert calls_to_import("ppl") < 1.3 * calls_to_import("jax")
+
+
+def test_importing_ppl_does_not_import_numpyro():
+    code = "import sys, ppl; sys.exit('numpyro' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_oldest_environment_is_the_lower_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = {bound.replace(">=", "==") for bound in project["dependencies"]}
+    assert bounds <= set((ROOT / "tests" / "matrix" / "oldest.txt").read_text().splitlines())
