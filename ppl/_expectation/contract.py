@@ -35,7 +35,12 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
     property, as variable elimination). Baselines are learnt as the estimate is maximised, or
     `minimized`.
     """
-    remaining = Terms(terms)
+    given = (
+        _baseline_term(site.given, None, number, context, minimized)
+        for number, site in enumerate(context.opened)
+        if site.given is not None
+    )
+    remaining = Terms([*terms, *given])
     for number in reversed(range(len(context.opened))):
         site, bit, after = context.opened[number], 1 << number, Terms()
         in_chain = any(first <= number <= last for last, first in context.chains.items())
@@ -46,10 +51,9 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
             elif term.val.sites & bit:
                 term = _eliminated(term, number, context, True)
             after.add(term)
-        for baseline in (site.baseline, site.given):
-            if baseline is not None and here:
-                learnt = _cost(here, number, context) if baseline is site.baseline else None
-                after.add(_baseline_term(baseline, learnt, site, context, minimized))
+        if site.baseline is not None and here:
+            cost = _cost(here, number, context)
+            after.add(_baseline_term(site.baseline, cost, number, context, minimized))
         firsts = {first: last for last, first in context.chains.items()}
         if number in firsts:
             group = range(number, firsts[number] + 1)
@@ -135,14 +139,14 @@ def _of_worlds(weight: Val, form: tuple[int, ...], context: Context) -> Val:
 
 
 def _baseline_term(
-    baseline: Val, cost: Val | None, site: Opened, context: Context, minimized: bool
+    baseline: Val, cost: Val | None, number: int, context: Context, minimized: bool
 ) -> Term:
-    """-(baseline)(weight - 1), of mean zero.
+    """-(baseline)(weight - 1), of mean zero; the weight is counted here and not met again.
 
     A baseline that is to be learnt from the cost also gets its squared error, of value zero, with
     the sign that makes it fall as the estimate is maximised or `minimized`.
     """
-    half = 0.5 if minimized else -0.5
+    site, half = context[number], 0.5 if minimized else -0.5
 
     def fn(baseline, weight, *costs):
         error = sum(half * (stop_gradient(cost) - baseline) ** 2 for cost in costs)
@@ -150,8 +154,7 @@ def _baseline_term(
 
     vals = [baseline, site.weight, *([] if cost is None else [cost])]
     (val,) = context.apply(fn, vals, lambda deps: [joined([deps[0], deps[1]])])
-    bits = sum(1 << n for n, opened in enumerate(context.opened) if opened is site)
-    return Term(val._replace(worlds=None, sites=val.sites & ~bits), len(site.lanes))
+    return forgotten(Term(val._replace(worlds=None), len(site.lanes)), number)
 
 
 def _cost(terms: Sequence[Term], number: int, context: Context) -> Val:

@@ -45,9 +45,13 @@ def _shape(atom):
 
 
 def _elementwise(eqn):
-    rank = len(_shape(eqn.outvars[0]))
+    """Operands of the result's rank; along a dimension of size one, one may be spread out."""
+    out = _shape(eqn.outvars[0])
     return [
-        tuple(range(rank)) if len(_shape(v)) == rank else (None,) * len(_shape(v))
+        tuple(
+            d if len(_shape(v)) == len(out) and n == out[d] else None
+            for d, n in enumerate(_shape(v))
+        )
         for v in eqn.invars
     ]
 

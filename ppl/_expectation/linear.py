@@ -82,14 +82,14 @@ def _product(eqn, operands, context):
 
 
 def _full(term: Term, shape: tuple[int, ...]) -> Term:
-    """A term that JAX would broadcast (a scalar), in the shape of the sum."""
-    own = event_shape(term.val)
-    if own[term.pending :] == shape:
+    """A term that JAX would broadcast (a scalar, dimensions of one), in the shape of the sum."""
+    own = event_shape(term.val)[term.pending :]
+    if own == shape:
         return term
 
     def filled(array, axes):
         lead = jnp.shape(array)[: len(axes) + term.pending]
-        array = jnp.reshape(array, (*lead, *(1 for _ in shape)))
+        array = jnp.reshape(array, (*lead, *(1 for _ in shape[len(own) :]), *own))
         return jnp.broadcast_to(array, (*lead, *shape))
 
     return term._replace(val=each_array(filled, term.val))

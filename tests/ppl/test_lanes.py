@@ -13,7 +13,7 @@ import ppl
 from ppl import ScoreFunction, errors, sample
 from ppl._expectation.dimensions import ANTICAUSAL, CAUSAL, EXACT, Along
 from ppl._expectation.lanes import Deps, flow
-from stdlib.estimators import Enumerate
+from stdlib.estimators import Enumerate, MeasureValued
 from stdlib.testing import assert_unbiased
 
 KEY = jax.random.key(3)
@@ -177,6 +177,26 @@ def test_mixed_within_an_image_apart_across_images():
         return jnp.sum(jax.vmap(image)(logits) * jnp.arange(5.0))
 
     assert_unbiased(program, logits, exact=exact, key=KEY, num_samples=4)
+
+
+@pytest.mark.parametrize("estimator", [Enumerate(), ScoreFunction(), MeasureValued()], ids=str)
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_one_lane_spread_over_many_elements(estimator, shape):
+    """JAX adds and multiplies arrays of shapes (1,) and (3,) in one equation, unexpanded."""
+    shifts = jnp.arange(1.0, 1.0 + np.prod(shape)).reshape(shape)
+
+    def program(p):
+        z = jax.vmap(lambda p: sample("z", dist.Bernoulli(p), estimator))(p)
+        return jnp.prod(1.0 + jnp.sum((z + shifts) ** 2, -1) / 9.0) + jnp.sum(z * shifts - p)
+
+    def exact(p):
+        def at(z):
+            values = jnp.prod(1.0 + jnp.sum((z + shifts) ** 2, -1) / 9.0)
+            return values + jnp.sum(z * shifts)
+
+        return (1 - p[0]) * at(0.0) + p[0] * at(1.0) - shifts.size * p[0]
+
+    assert_unbiased(program, jnp.array([0.3]), exact=exact, key=KEY, num_samples=50_000)
 
 
 def test_too_many_mixed_lanes_are_an_error():
