@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from . import _vmap, errors  # noqa: F401  (_vmap installs the batching of sites in control flow)
+from ._algorithm import Algorithm, Target
 from ._control_variate import control_variate
 from ._estimator import Estimator, Particles, Reparameterized, ScoreFunction, box
 from ._expectation import expectation, log_expectation
+from ._marginal import marginal, normalize
 from ._rewrite import condition, frozen, intervene, mask, scale, scope, with_estimators
 from ._sample import sample
 from ._seed import seed
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from ._fit import FitResult, fit
 
 __all__ = [
+    "Algorithm",
     "Estimator",
     "FitResult",
     "Particles",
     "Reparameterized",
     "ScoreFunction",
     "State",
+    "Target",
     "Trace",
     "box",
     "condition",
@@ -34,7 +38,9 @@ __all__ = [
     "intervene",
     "log_density",
     "log_expectation",
+    "marginal",
     "mask",
+    "normalize",
     "sample",
     "scale",
     "scope",

@@ -23,28 +23,36 @@ def nodes(jaxpr: Any) -> list[Node]:
     found: dict[tuple, Node] = {}
 
     def transfer(eqn, ins, within, control):
-        if internals.kind(eqn) != "sample":
+        if internals.kind(eqn) not in ("sample", "compound"):
             return [merged(ins)] * len(eqn.outvars)
-        site = eqn.params["site"]
-        key = (site.path, site.branch, site.where)
-        known = found[key].parents if key in found else ()
-        found[key] = _node(eqn, within, merged([control, *ins, frozenset(known)]))
-        return [frozenset([site.path])]
+        parents = merged([control, *ins])
+        for node in _nodes(eqn, within):
+            key = (node.site.path, node.site.branch, node.site.where)
+            known = found[key].parents if key in found else ()
+            found[key] = node._replace(parents=tuple(sorted(parents | {*known})))
+        return [frozenset([site.path]) for site in _sites(eqn)]
 
     flow(jaxpr, [frozenset()] * len(jaxpr.invars), transfer)
     return list(found.values())
 
 
-def _node(eqn: Any, within: tuple, parents: frozenset) -> Node:
-    site = eqn.params["site"]
-    operands = read_call(site, [v.aval for v in eqn.invars]).operands
-    return Node(
-        site,
-        type(operands.distribution).__name__,
-        "" if operands.estimator is None else type(operands.estimator).__name__,
-        tuple(filter(None, [*map(_named, within), *(f"vmap {axis.size}" for axis in site.lanes)])),
-        tuple(sorted(parents)),
-    )
+def _sites(eqn: Any) -> tuple[Site, ...]:
+    return eqn.params["sites"] if "sites" in eqn.params else (eqn.params["site"],)
+
+
+def _nodes(eqn: Any, within: tuple) -> list[Node]:
+    """A node for each address of a site's equation, its parents left out."""
+    distribution, estimator = eqn.params.get("name", ""), ""
+    for site in _sites(eqn):
+        if not site.compound:
+            operands = read_call(site, [v.aval for v in eqn.invars]).operands
+            distribution = type(operands.distribution).__name__
+            estimator = "" if operands.estimator is None else type(operands.estimator).__name__
+    loops = list(filter(None, map(_named, within)))
+    return [
+        Node(site, distribution, estimator, (*loops, *(f"vmap {a.size}" for a in site.lanes)), ())
+        for site in _sites(eqn)
+    ]
 
 
 def _named(eqn: Any) -> str:

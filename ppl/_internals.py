@@ -125,6 +125,33 @@ ad.primitive_jvps[control_variate_p] = lambda primals, tangents, **params: (
 batching.fancy_primitive_batchers[control_variate_p] = _control_variate_batching_rule
 
 
+compound_p = core.Primitive("compound")
+compound_p.multiple_results = True
+
+
+@compound_p.def_effectful_abstract_eval
+def _compound_abstract_eval(*_, name, sites, bodies):
+    avals = [core.ShapedArray(s.lane_shape + s.out.shape, s.out.dtype) for s in sites]
+    return avals, {SampleEffect()}
+
+
+compound_p.def_impl(lambda *_, sites, **__: _undischarged(site=sites[0]))
+mlir.register_lowering(compound_p, lambda ctx, *_, sites, **__: _undischarged(site=sites[0]))
+ad.primitive_jvps[compound_p] = lambda primals, tangents, *, sites, **_: _differentiated(
+    primals, tangents, site=sites[0]
+)
+
+
+def batch_compound_sites(rule: Callable) -> None:
+    """Has `vmap` treat compound sites by `rule(axis_data, operands, dims, params) -> outputs`."""
+
+    def batched(axis_data, operands, dims, **params):
+        outs = rule(axis_data, operands, dims, params)
+        return outs, [0] * len(outs)
+
+    batching.fancy_primitive_batchers[compound_p] = batched
+
+
 # --- equations -----------------------------------------------------------------------------------
 
 

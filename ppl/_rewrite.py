@@ -2,44 +2,33 @@
 
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax import lax
 
-from . import _internals as internals
 from ._address import nearest, parse, render
 from ._choices import checked_choices
+from ._compound import Compound
 from ._estimator import Estimator, check_estimator, default_estimator
-from ._feed import Choices, Feed, Nothing, Placed, Prefix
+from ._feed import Choices, Feed, Nothing, Prefix
 from ._record import Record, check_duplicates
-from ._site import Call
+from ._run import run
 from ._stage import stage
-from ._walker import Meaning, placed_sites, run, walk
+from ._walker import estimable_sites, everywhere, placed_sites, rewritten
 from .errors import UnmatchedPattern
 
 
-def _rewritten(
-    program: Callable, meaning: Meaning, feed: Callable[[Sequence[Placed], str], Feed]
-) -> Callable:
-    @functools.wraps(program, updated=())
-    def rewritten(*args: Any, **kwargs: Any) -> Any:
-        jaxpr, consts, rebuild, name = stage(program, *args, **kwargs)
-        outs, _ = walk(jaxpr, consts, [], meaning, feed(list(placed_sites(jaxpr)), name))
-        return rebuild(outs)
-
-    return rewritten
-
-
-def _each(program: Callable, rewrite: Callable[[Call], Call]) -> Callable:
+def _each(program: Callable, rewrite: Callable[[Any], Any]) -> Callable:
     def meaning(call, feed):
         return rewrite(call).bind(), Record()
 
-    return _rewritten(program, meaning, lambda sites, name: Nothing())
+    return rewritten(program, meaning, lambda jaxpr, name: Nothing())
 
 
-def _given(choices: Mapping[str, Any]) -> Callable[[Sequence[Placed], str], Feed]:
-    def feed(sites, name):
+def _given(choices: Mapping[str, Any]) -> Callable[[Any, str], Feed]:
+    def feed(jaxpr, name):
+        sites = list(placed_sites(jaxpr))
         check_duplicates(sites, name)
         return Choices(checked_choices(choices, sites, name, complete=False))
 
@@ -66,11 +55,13 @@ def condition(program: Callable, choices: Mapping[str, Any]) -> Callable:
     """
 
     def meaning(call, feed: Choices):
-        if call.site.path in feed.values:
+        if isinstance(call, Compound):
+            call = call.with_data(feed.values)
+        elif call.site.path in feed.values:
             call = call.with_operand("obs", feed.values[call.site.path], lanes=True)
         return call.bind(), Record()
 
-    return _rewritten(program, meaning, _given(choices))
+    return rewritten(program, meaning, _given(choices))
 
 
 def intervene(program: Callable, choices: Mapping[str, Any]) -> Callable:
@@ -90,11 +81,15 @@ def intervene(program: Callable, choices: Mapping[str, Any]) -> Callable:
     """
 
     def meaning(call, feed: Choices):
+        if isinstance(call, Compound):
+            given = call.with_data(feed.values)
+            replaced = not feed.values.keys().isdisjoint(call.paths) and given.is_observed
+            return given.data() if replaced else call.bind(), Record()
         if call.site.path in feed.values:
             return feed.values[call.site.path], Record()
         return call.bind(), Record()
 
-    return _rewritten(program, meaning, _given(choices))
+    return rewritten(program, meaning, _given(choices))
 
 
 def scale(program: Callable, factor: Any) -> Callable:
@@ -155,7 +150,7 @@ def frozen(program: Callable) -> Callable:
     def constant(*args: Any, **kwargs: Any) -> Any:
         jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
         consts = [lax.stop_gradient(const) for const in consts]
-        return rebuild(run(jaxpr, consts, [], internals.bind))
+        return rebuild(run(jaxpr, consts))
 
     return constant
 
@@ -175,11 +170,8 @@ def scope(program: Callable, prefix: str) -> Callable:
     ```
     """
     path = parse(prefix)
-
-    def meaning(call, feed: Prefix):
-        return call.with_path(feed.path + call.site.path).bind(), Record()
-
-    return _rewritten(program, meaning, lambda sites, name: Prefix(path))
+    meaning = everywhere(lambda call: call.with_sites(lambda site: site.under(path)))
+    return rewritten(program, meaning, lambda jaxpr, name: Prefix(path))
 
 
 def with_estimators(program: Callable, estimators: Mapping[str, Any]) -> Callable:
@@ -187,8 +179,9 @@ def with_estimators(program: Callable, estimators: Mapping[str, Any]) -> Callabl
 
     `estimators` maps addresses, or globs such as `"layer/*"`, to estimators; where several match,
     the last one holds. The program may also be an objective, whose sites are those it simulates.
-    In place of an estimator there may be a function from the site's own one (the default, where it
-    has none) to another, such as one that wraps it.
+    The sites inside a `marginal` or `normalize` program count too: hidden ones, and those of its
+    algorithm. In place of an estimator there may be a function from the site's own one (the
+    default, where it has none) to another, such as one that wraps it.
 
     **Raises** `UnmatchedPattern`, `UnsuitableEstimator`, when the program runs.
 
@@ -202,7 +195,8 @@ def with_estimators(program: Callable, estimators: Mapping[str, Any]) -> Callabl
     ```
     """
 
-    def feed(sites, name):
+    def feed(jaxpr, name):
+        sites = list(estimable_sites(jaxpr))
         for pattern in estimators:
             if not any(_matches(pattern, placed.site.address) for placed in sites):
                 known = [placed.path for placed in sites]
@@ -212,7 +206,9 @@ def with_estimators(program: Callable, estimators: Mapping[str, Any]) -> Callabl
                 )
         return Nothing()
 
-    def meaning(call, feed):
+    def replaced(call):
+        if isinstance(call, Compound):
+            return call
         for pattern, estimator in estimators.items():
             address = render(call.site.path)
             if _matches(pattern, address) and not call.site.observed:
@@ -221,9 +217,9 @@ def with_estimators(program: Callable, estimators: Mapping[str, Any]) -> Callabl
                     estimator = estimator(own or default_estimator(call.operands.distribution))
                 check_estimator(estimator, call.operands.distribution, address, call.site.where)
                 call = call.with_operand("estimator", estimator)
-        return call.bind(), Record()
+        return call
 
-    return _rewritten(program, meaning, feed)
+    return rewritten(program, everywhere(replaced), feed)
 
 
 def _matches(pattern: str, address: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._compound import Compound
 from ._feed import Keys
 from ._record import Record
 from ._stage import keyed, stage
@@ -47,6 +48,11 @@ def seed(program: Callable) -> Callable:
 
 
 def _draw(call, feed: Keys):
+    if isinstance(call, Compound):
+        if call.is_observed:
+            return call.data(), Record()
+        staged = stage(call.draw)
+        return walk(staged.jaxpr, staged.consts, [], _draw, feed)
     return call.draw(feed.key), Record()
 
 

@@ -78,6 +78,11 @@ class Site:
         return render(self.path)
 
     @property
+    def compound(self) -> bool:
+        """Whether it is an address of a compound site, which has no distribution of its own."""
+        return self.treedef is None
+
+    @property
     def lanes(self) -> tuple[Lanes, ...]:
         return tuple(axis for axis in self.axes if isinstance(axis, Lanes))
 
@@ -95,6 +100,10 @@ class Site:
         if depth > len(loops):
             return 0
         return sum(isinstance(axis, Lanes) for axis in self.axes[: loops[-depth]])
+
+    def under(self, prefix: Path) -> "Site":
+        """The site with its address put under a prefix."""
+        return dataclasses.replace(self, path=prefix + self.path)
 
     def excludes(self, other: "Site") -> bool:
         """Whether the two sites stand in different branches of one `cond`."""
@@ -114,8 +123,8 @@ class Call(NamedTuple):
         leaves, site = _pack(self)
         return internals.sample_p.bind(*leaves, site=site)[0]
 
-    def with_path(self, path: Path) -> "Call":
-        return self._replace(site=dataclasses.replace(self.site, path=path))
+    def with_sites(self, change: Callable[[Site], Site]) -> "Call":
+        return self._replace(site=change(self.site))
 
     def with_operand(self, name: str, value: Any, *, lanes: bool = False) -> "Call":
         """Replaces one operand; with `lanes`, the value has the site's leading lane dimensions."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ._address import nest
 from ._choices import checked_choices
+from ._compound import Compound
 from ._feed import Choices, Nothing
 from ._record import Record, check_duplicates
 from ._stage import stage
@@ -69,6 +70,8 @@ def simulate(program: Callable, *args: Any, **kwargs: Any) -> Trace:
 
 
 def _simulate(call, feed):
+    if isinstance(call, Compound):
+        return _simulate_compound(call)
     if call.operands.obs is not None:
         value = call.data()
         return value, Record(log_likelihood=call.log_prob(value))
@@ -76,6 +79,17 @@ def _simulate(call, feed):
     reached = call.reached()
     valid = {} if reached is None else {call.site.path: reached}
     return value, Record({call.site.path: value}, valid, log_density=call.log_prob(value))
+
+
+def _simulate_compound(call: Compound) -> tuple[list, Record]:
+    if call.is_observed:
+        values = call.data()
+        return values, Record(log_likelihood=jnp.sum(call.density(*values)[0]))
+    *values, log = call.simulate()
+    reached = call.reached()
+    valid = {} if reached is None else dict.fromkeys(call.paths, reached)
+    choices = dict(zip(call.paths, values, strict=True))
+    return values, Record(choices, valid, log_density=jnp.sum(log))
 
 
 def log_density(
@@ -109,6 +123,10 @@ def log_density(
 
 
 def _score(call, feed: Choices):
+    if isinstance(call, Compound):
+        pairs = zip(call.paths, call.observed, strict=True)
+        values = [feed.values[path] if data is None else data for path, data in pairs]
+        return values, Record(log_density=jnp.sum(call.density(*values)[0]))
     observed = call.operands.obs is not None
     value = call.data() if observed else feed.values[call.site.path]
     return value, Record(log_density=call.log_prob(value))

@@ -14,28 +14,27 @@ from jax import lax
 from . import _internals as internals
 from ._feed import Depth, Nothing, Placed
 from ._record import Record
-from ._site import Call, Loop
-from ._walker import RULES, Meaning, placed_sites, walk, while_parts
+from ._site import Loop, Site
+from ._walker import RULES, Meaning, everywhere, placed_sites, walk, while_parts
 
 _conds = itertools.count()
 
 
-def _loops(call: Call) -> int:
-    return sum(isinstance(axis, Loop) for axis in call.site.axes)
+def _loops(site: Site) -> int:
+    return sum(isinstance(axis, Loop) for axis in site.axes)
 
 
-def _noted(call: Call, feed: Depth) -> Call:
-    missing = (Loop(),) * (feed.loops - _loops(call))
-    site = dataclasses.replace(call.site, axes=(*missing, *call.site.axes))
-    return call._replace(site=site)
+def _noted(site: Site, depth: int) -> Site:
+    missing = (Loop(),) * (depth - _loops(site))
+    return dataclasses.replace(site, axes=(*missing, *site.axes))
 
 
-def _note_loops(call: Call, feed: Depth) -> tuple[Any, Record]:
-    return _noted(call, feed).bind(), Record()
+def _note_loops(call: Any, feed: Depth) -> tuple[Any, Record]:
+    return call.with_sites(lambda site: _noted(site, feed.loops)).bind(), Record()
 
 
 def _is_noted(placed: Placed) -> bool:
-    return sum(isinstance(axis, Loop) for axis in placed.site.axes) >= placed.depth
+    return _loops(placed.site) >= placed.depth
 
 
 def _rewrite_scan(eqn, dims):
@@ -54,8 +53,10 @@ def _rewrite_while(eqn, dims):
         def advance(carry):
             going = unfinished(carry)
 
+            flagged = everywhere(lambda call: call.appended("active", going))
+
             def note(call, feed):
-                return _noted(call, feed).appended("active", going).bind(), Record()
+                return flagged(call.with_sites(lambda site: _noted(site, feed.loops)), feed)
 
             return walk(jaxpr, closed, [*consts, *carry], note, Depth(1))[0]
 
@@ -81,11 +82,10 @@ def _rewrite_cond(eqn, dims):
 
 
 def _reached(flag: Any, branch: tuple[int, int]) -> Meaning:
-    def meaning(call, feed):
-        site = dataclasses.replace(call.site, branch=(*call.site.branch, branch))
-        return call._replace(site=site).appended("active", flag).bind(), Record()
+    def inside(site: Site) -> Site:
+        return dataclasses.replace(site, branch=(*site.branch, branch))
 
-    return meaning
+    return everywhere(lambda call: call.with_sites(inside).appended("active", flag))
 
 
 internals.rewrite_under_vmap("scan", _rewrite_scan)

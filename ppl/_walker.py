@@ -1,9 +1,10 @@
 """The walker: every meaning of a program is an interpretation of its jaxpr.
 
-`run` is the loop over equations. `RULES` holds the structural rules shared by the meanings that
-treat one site at a time (`Meaning.site`): what to do at a call, a loop, a branch.
+`RULES` holds the structural rules shared by the meanings that treat one site at a time: what to do
+at a call, a loop, a branch.
 """
 
+import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,32 +15,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _internals as internals
-from ._feed import Feed, Placed, Prefix
+from ._compound import Compound, compounds, read_compound
+from ._feed import Feed, Nothing, Placed, Prefix
 from ._record import Record, aligned, joined
-from ._site import Call, read_call
+from ._run import run
+from ._site import read_call
+from ._stage import Staged, stage
 from .errors import CustomRuleIgnored, UnsupportedControlFlow
 
+Meaning = Callable[[Any, Any], tuple[Any, Record]]
+"""What an interpretation does at a site: `meaning(call, feed) -> (value, record)`.
 
-def run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], step: Callable) -> list[Any]:
-    """Evaluates a jaxpr, with `step(eqn, operands)` giving the outputs of each equation.
-
-    Equations that nothing reads are left out, unless they contain sites.
-    """
-    env: dict[Any, Any] = {}
-    env.update(zip(jaxpr.constvars, consts, strict=True))
-    env.update(zip(jaxpr.invars, args, strict=True))
-
-    def read(atom):
-        return atom.val if internals.is_literal(atom) else env[atom]
-
-    for eqn in internals.live(jaxpr):
-        outs = step(eqn, [read(atom) for atom in eqn.invars])
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-Meaning = Callable[[Call, Any], tuple[Any, Record]]
-"""What an interpretation does at a site: `meaning(call, feed) -> (value, record)`."""
+At a compound site (`meaning(compound, feed)`) the value is a list, of one for each address.
+"""
 
 
 def walk(
@@ -58,6 +46,46 @@ def walk(
 
     outs = run(jaxpr, consts, args, step)
     return outs, joined(records)
+
+
+def rewritten(program: Callable, meaning: Meaning, feed: Callable[[Any, str], Feed]) -> Callable:
+    """The program with its sites as a meaning emits them again; `feed` is made of its jaxpr."""
+
+    @functools.wraps(program, updated=())
+    def again(*args: Any, **kwargs: Any) -> Any:
+        jaxpr, consts, rebuild, name = stage(program, *args, **kwargs)
+        return rebuild(walk(jaxpr, consts, [], meaning, feed(jaxpr, name))[0])
+
+    return again
+
+
+def everywhere(rewrite: Callable[[Any], Any]) -> Meaning:
+    """The meaning that emits each site again, rewritten, within compound sites too."""
+
+    def meaning(call, feed):
+        if isinstance(call, Compound):
+            call = call.through(lambda program: rewritten(program, meaning, lambda *_: feed))
+        return rewrite(call).bind(), Record()
+
+    return meaning
+
+
+def expanded(staged: Staged) -> Staged:
+    """A staged program in which compound sites are plain ones, those of their own plain runs."""
+    if next(compounds(staged.jaxpr), None) is None:
+        return staged
+
+    def meaning(call, feed):
+        if isinstance(call, Compound):
+            if call.is_observed:
+                return call.data(), Record()
+            body = stage(call.draw)
+            return walk(body.jaxpr, body.consts, [], meaning, feed)
+        return call.bind(), Record()
+
+    outs = lambda: walk(staged.jaxpr, staged.consts, [], meaning, Nothing())[0]  # noqa: E731
+    again = stage(outs)
+    return Staged(again.jaxpr, again.consts, staged.rebuild, staged.name)
 
 
 def _rule(eqn: Any, rules: Mapping[str, Callable]) -> Callable:
@@ -81,6 +109,10 @@ def unsupported(eqn: Any, placed: Placed | None) -> UnsupportedControlFlow:
 def _sample(eqn, operands, meaning, feed):
     value, record = meaning(read_call(eqn.params["site"], operands), feed)
     return [value], record
+
+
+def _compound(eqn, operands, meaning, feed):
+    return meaning(read_compound(eqn, operands), feed)
 
 
 def _control_variate(eqn, operands, meaning, feed):
@@ -227,6 +259,7 @@ def _cond(eqn, operands, meaning, feed):
 
 RULES: Mapping[str, Callable] = {
     "sample": _sample,
+    "compound": _compound,
     "control_variate": _control_variate,
     "jit": _call,
     "custom_jvp_call": _custom,
@@ -249,6 +282,9 @@ def placed_sites(thing: Any) -> Iterator[Placed]:
     if name == "sample":
         site = thing.params["site"]
         yield Placed(site, site.lane_shape + site.out.shape, 0, bool(site.branch))
+    elif name == "compound":
+        for site in thing.params["sites"]:
+            yield Placed(site, site.lane_shape + site.out.shape, 0, bool(site.branch))
     elif name == "control_variate":
         return
     elif name == "cond":
@@ -266,6 +302,13 @@ def placed_sites(thing: Any) -> Iterator[Placed]:
         yield from placed_sites(internals.body_of(thing)[0])
     else:
         raise unsupported(thing, next(_placed_in_parameters(thing), None))
+
+
+def estimable_sites(jaxpr: Any) -> Iterator[Placed]:
+    """The sites that an estimator can be given to: those within compound sites too."""
+    bodies = [body for eqn in compounds(jaxpr) for body in eqn.params["bodies"]]
+    for body in (jaxpr, *bodies):
+        yield from (p for p in placed_sites(body) if not p.site.compound)
 
 
 def _placed_in_parameters(eqn: Any) -> Iterator[Placed]:

@@ -25,10 +25,14 @@ __all__ = [
     "NonScalarObjective",
     "NotTrainable",
     "ObservedChoice",
+    "ObservedMarginal",
+    "PartialObservation",
     "ProgramError",
+    "ProposalMismatch",
     "ReverseModeLoop",
     "SampleOutsideTransformation",
     "TooManyJointStates",
+    "UnknownAddress",
     "UnmatchedPattern",
     "UnsuitableEstimator",
     "UnsupportedControlFlow",
@@ -82,6 +86,24 @@ class ChoiceShapeError(ProgramError, ValueError):
 
 class ChoiceTypeError(ProgramError, TypeError):
     """A choice or an observation has a dtype that its site cannot take."""
+
+
+class UnknownAddress(ProgramError, KeyError):
+    """An address to keep names no site of the program."""
+
+    __str__ = Exception.__str__
+
+
+class PartialObservation(ProgramError, ValueError):
+    """A compound site is observed at some of its addresses and must be drawn at the others."""
+
+
+class ProposalMismatch(ProgramError, ValueError):
+    """The choices of an algorithm's proposal are not the hidden choices of its target."""
+
+
+class ObservedMarginal(ProgramError, ValueError):
+    """A marginal of a program with observed sites was simulated, not scored."""
 
 
 class FactorShapeError(ProgramError, ValueError):

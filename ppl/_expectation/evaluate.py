@@ -5,7 +5,8 @@ from typing import Any
 
 from .. import _internals as internals
 from .._feed import Feed, Nothing
-from .._walker import placed_sites, run, unsupported
+from .._run import run
+from .._walker import placed_sites, unsupported
 from .context import Context
 from .control_flow import CONTROL_FLOW
 from .control_variate import control_variate

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from .._feed import Keys
 from .._seed import checked_key
 from .._stage import keyed, program_name, stage
+from .._walker import expanded
 from ..errors import NonScalarObjective
 from .context import Context, MixedSteps
 from .continuity import warn_jumps
 from .contract import contract
 from .evaluate import evaluate
-from .log_sum import log_sum
+from .log_sum import drawn_total, log_sum
 from .scan import too_long
 from .terms import Term, collapse, terms_of
 
@@ -79,7 +80,7 @@ def estimator(
     def estimate(key: Any, *args: Any, **kwargs: Any) -> Any:
         key = checked_key(key, "ppl.expectation(objective)")
         program = functools.partial(_with_scalar, objective, has_aux)
-        jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
+        jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))
         warn_jumps(jaxpr)
         sum_up = functools.partial(contract, minimized=minimized)
         total, aux = _estimated(jaxpr, consts, key, allow_biased, sum_up)
@@ -89,7 +90,7 @@ def estimator(
     return estimate
 
 
-def log_expectation(objective: Callable) -> Callable:
+def log_expectation(objective: Callable, *, draw: Any = None) -> Callable:
     """The logarithm of an expectation, exactly: `(*args) -> log E[exp(objective(*args))]`.
 
     Estimand: log E[exp f] over all the choices of the program, which are summed out: each site must
@@ -99,10 +100,18 @@ def log_expectation(objective: Callable) -> Callable:
 
     With a model's log likelihood as objective, it is the log marginal likelihood.
 
+    **Arguments**
+
+    - `draw`: a PRNG key. The value stays exact; the gradient (reverse mode) becomes that of the
+      objective at one joint state of all the choices, drawn from their distribution tilted by exp f
+      (the posterior, where f is a log likelihood). Its mean is the exact gradient. As the gradient
+      in t of f + t·z is z, so one draws from a posterior, backwards from the sums (forward
+      filtering and backward sampling, for a chain).
+
     **Raises** `UnsuitableEstimator` where a site is drawn, `NonScalarObjective`,
     `TooManyJointStates`, `UnsupportedControlFlow`.
 
-    Sources: Rabiner 1989; Obermeyer et al. 2019.
+    Sources: Rabiner 1989; Obermeyer et al. 2019; for `draw`, Frühwirth-Schnatter 1994.
 
     ```python
     >>> import jax.numpy as jnp, ppl, numpyro.distributions as dist
@@ -118,25 +127,35 @@ def log_expectation(objective: Callable) -> Callable:
 
     ```
     """
+    if draw is None:
+        sum_up = log_sum
+    else:
+        key = checked_key(draw, "ppl.log_expectation(objective, draw=key)")
+        sum_up = functools.partial(log_sum, total=drawn_total(key))
 
     @functools.wraps(objective, updated=())
     def total(*args: Any, **kwargs: Any) -> jax.Array:
         program = functools.partial(_with_scalar, objective, False)
-        jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
-        value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, log_sum)
+        jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))
+        value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, sum_up, exactly=True)
         return rebuild([value, *aux])[0]
 
     return total
 
 
 def _estimated(
-    jaxpr: Any, consts: Any, key: Any, allow_biased: bool, sum_up: Callable
+    jaxpr: Any,
+    consts: Any,
+    key: Any,
+    allow_biased: bool,
+    sum_up: Callable,
+    exactly: bool = False,
 ) -> tuple[Any, list]:
     """The value and the auxiliary outputs; loops whose steps mix are written out."""
     written_out: set[int] = set()
     while True:
         context = Context(evaluate, allow_biased, written_out)
-        context.all_exact = sum_up is log_sum
+        context.all_exact = exactly
         wanted = [i == 0 for i in range(len(jaxpr.outvars))]
         try:
             value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)

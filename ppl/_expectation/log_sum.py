@@ -3,7 +3,7 @@
 The contraction of `contract` with sums for products and log-sum-exp for sums.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -18,8 +18,46 @@ from .terms import Term, Terms, collapse, forgotten
 from .value import LAST, NOW, Axis, Val, event_shape, union_axes
 from .weigh import multiplied, own_weight, summed, without_dims
 
+Total = Callable[..., jax.Array]
+"""A log-sum-exp `(array, axis, step=0)` over some dimensions; `step` counts those of a loop."""
 
-def log_sum(terms: Iterable[Term], context: Context) -> jax.Array:
+
+def exact_total(array: jax.Array, axis: Any, step: Any = 0) -> jax.Array:
+    """The log-sum-exp."""
+    return logsumexp(array, axis=axis)
+
+
+def drawn_total(key: jax.Array) -> Total:
+    """A log-sum-exp whose derivative is that of one addend, drawn by its share of the sum.
+
+    Reverse-mode derivatives of nested sums then are those at one joint state, drawn backwards from
+    its distribution.
+    """
+    count = iter(range(1_000_000))
+
+    def total(array, axis, step=0):
+        own = jax.random.fold_in(jax.random.fold_in(key, next(count)), step)
+        axes = (axis,) if isinstance(axis, int) else tuple(axis)
+        moved = jnp.moveaxis(array, axes, range(len(axes)))
+        return _drawn(moved.reshape(-1, *moved.shape[len(axes) :]), own)
+
+    return total
+
+
+@jax.custom_vjp
+def _drawn(logs: jax.Array, key: jax.Array) -> jax.Array:
+    return logsumexp(logs, axis=0)
+
+
+def _draw(logs, key):
+    chosen = jax.random.categorical(key, logs, axis=0)
+    return logsumexp(logs, axis=0), jax.nn.one_hot(chosen, len(logs), dtype=logs.dtype, axis=0)
+
+
+_drawn.defvjp(_draw, lambda chosen, cotangent: (chosen * cotangent, None))
+
+
+def log_sum(terms: Iterable[Term], context: Context, total: Total = exact_total) -> jax.Array:
     """log Σ_particles exp(Σ_terms term) × Π weights: of normalized sites of several particles."""
     remaining = list(Terms(terms))
     chains = {first: last for last, first in context.chains.items()}
@@ -33,7 +71,7 @@ def log_sum(terms: Iterable[Term], context: Context) -> jax.Array:
         if here:
             eliminate = _chain if number in chains else _site
             rest = [term for term in remaining if not term.val.sites & bits]
-            term = eliminate(here, group, context)
+            term = eliminate(here, group, context, total)
             for n in group:
                 term = forgotten(term, n)
             remaining = list(Terms([*rest, term]))
@@ -45,7 +83,7 @@ def _log_times(weight: Any, term: Any) -> Any:
     return jnp.where(possible, jnp.log(jnp.where(possible, weight, 1.0)) + term, -jnp.inf)
 
 
-def _site(here: Sequence[Term], group: range, context: Context) -> Term:
+def _site(here: Sequence[Term], group: range, context: Context, total: Total) -> Term:
     number = group.start
     val, pending = _added(here, number, context)
     site = context[number]
@@ -57,7 +95,7 @@ def _site(here: Sequence[Term], group: range, context: Context) -> Term:
     relation = tuple(None if d in axis.form else a for d, a in enumerate(relation))
     weight, relation = without_dims(weight, relation, axis.form)
     val = multiplied(val, weight, relation, context, True, _log_times)
-    return Term(summed(val, axis, logsumexp), pending)
+    return Term(summed(val, axis, total), pending)
 
 
 def _added(terms: Sequence[Term], number: int, context: Context) -> Term:
@@ -81,7 +119,7 @@ def _plus(vals: Sequence[Val], context: Context) -> Val:
     return total
 
 
-def _chain(here: Sequence[Term], group: range, context: Context) -> Term:
+def _chain(here: Sequence[Term], group: range, context: Context, total: Total) -> Term:
     """The forward recursion in logarithms."""
     loop = context[group.start].loops[0]
     stacked = [t for t in here if not any(a.step == LAST for a in t.val.axes)]
@@ -102,19 +140,22 @@ def _chain(here: Sequence[Term], group: range, context: Context) -> Term:
         weight = own_weight(context[n], n, axis, context)
         steps = multiplied(steps, weight, identity, context, True, _log_times)
         if n not in kept:
-            steps = summed(steps, axis, logsumexp)
-    return _folded(steps, kept, finals, context, loop)
+            steps = summed(steps, axis, total)
+    return _folded(steps, kept, finals, context, loop, total)
 
 
-def _folded(steps: Val, kept: list[int], finals: list[Val], context: Context, loop: Any) -> Term:
+def _folded(
+    steps: Val, kept: list[int], finals: list[Val], context: Context, loop: Any, total: Total
+) -> Term:
     passed, count = arranged(steps, kept), len(kept)
 
-    def step(state, transition):
+    def step(state, at):
+        number, transition = at
         wide = state.reshape(state.shape + (1,) * count)
-        return logsumexp(wide + transition, axis=before_dims(transition, count)), None
+        return total(wide + transition, before_dims(transition, count), number), None
 
-    start = passed.start(-jnp.inf, 0.0)
-    last, _ = jax.lax.scan(step, start, passed.array, reverse=loop.reverse)
+    start, numbers = passed.start(-jnp.inf, 0.0), jnp.arange(len(passed.array))
+    last, _ = jax.lax.scan(step, start, (numbers, passed.array), reverse=loop.reverse)
     rank, width = len(passed.outer), len(passed.sizes[1])
     if finals and width:
         raise MixedSteps(loop.eqn)
@@ -129,5 +170,5 @@ def _folded(steps: Val, kept: list[int], finals: list[Val], context: Context, lo
     val = Val(array, tuple(sorted(axes)), steps.sites, lanes)
     val = _plus([val, *finals], context)
     for n in kept:
-        val = summed(val, Axis(n, LAST), logsumexp)
+        val = summed(val, Axis(n, LAST), total)
     return Term(val, len(event_shape(val)))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from .. import _internals as internals
+from .._run import run
 from .._site import read_call
-from .._walker import run
 from ..errors import UnsuitableEstimator
 from .context import Context, MixedSteps, Opened, conformed, mixed_dims
 from .dimensions import Along
