@@ -314,6 +314,7 @@ def test_interrupt_returns_the_fit_so_far(monkeypatch):
 
     seen: list = []
     monkeypatch.setattr(Bar, "update", interrupt)
+    monkeypatch.setattr(driver, "next_size", lambda steps, seconds: 2 * steps)
     result = fit(noisy, 0.0, optax.sgd(0.1), steps=10**7)
     monkeypatch.undo()
     assert result.interrupted and "INTERRUPTED" in repr(result)
