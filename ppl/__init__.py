@@ -13,7 +13,8 @@ from ._sample import sample
 from ._seed import seed
 from ._show import show
 from ._state import State
-from ._trace import Trace, log_density, simulate
+from ._state_space import StateSpace, state_space
+from ._trace import Trace, log_density, simulate, within_support
 
 if TYPE_CHECKING:
     from ._fit import FitResult, fit
@@ -26,6 +27,7 @@ __all__ = [
     "Reparameterized",
     "ScoreFunction",
     "State",
+    "StateSpace",
     "Target",
     "Trace",
     "box",
@@ -47,7 +49,9 @@ __all__ = [
     "seed",
     "show",
     "simulate",
+    "state_space",
     "with_estimators",
+    "within_support",
 ]
 
 

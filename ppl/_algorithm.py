@@ -10,7 +10,7 @@ import jax
 from ._address import Path, flatten, nest, render
 from ._rewrite import condition
 from ._stage import program_name, stage
-from ._trace import log_density
+from ._trace import log_density, within_support
 from ._walker import placed_sites
 from .errors import ProposalMismatch
 
@@ -53,6 +53,10 @@ class Target(NamedTuple):
         """log p(u, x), at hidden choices u. Raises `ProposalMismatch` where these are not they."""
         self.check(choices)
         return log_density(self.prior, choices)
+
+    def supports(self, choices: Mapping[str, Any]) -> jax.Array:
+        """Whether each hidden choice lies in the support of its distribution: one boolean."""
+        return within_support(self.prior, choices)
 
     def check(self, choices: Mapping[str, Any]) -> None:
         """Raises `ProposalMismatch` where choices are not at the hidden addresses."""

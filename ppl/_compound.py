@@ -16,7 +16,7 @@ from . import _internals as internals
 from ._address import Path, render
 from ._run import run
 from ._site import Site
-from .errors import FactorShapeError, PartialObservation
+from .errors import FactorShapeError, PartialObservation, ProgramError
 
 
 class Compound(NamedTuple):
@@ -74,12 +74,8 @@ class Compound(NamedTuple):
 
     def bind(self) -> list:
         """Emits the equation into whatever is being traced."""
-        bodies = [
-            jax.make_jaxpr(self.draw)(),
-            jax.make_jaxpr(self.simulate)(),
-            jax.make_jaxpr(self.density)(*self.structs),
-        ]
-        operands = [const for body in bodies for const in body.consts]
+        staged = [_staged(self.draw), _staged(self.simulate), _staged(self.density, *self.structs)]
+        operands = [const for _, consts in staged for const in consts]
         operands += [data for data in self.observed if data is not None]
         sites = [
             dataclasses.replace(site, observed=data is not None)
@@ -90,7 +86,7 @@ class Compound(NamedTuple):
             *self.active,
             name=self.name,
             sites=tuple(sites),
-            bodies=tuple(body.jaxpr for body in bodies),
+            bodies=tuple(body for body, _ in staged),
         )
 
     def through(self, transform: Callable[[Callable], Callable]) -> "Compound":
@@ -151,8 +147,29 @@ def read_compound(eqn: Any, operands: Sequence[Any]) -> Compound:
     )
 
 
+class Failed(NamedTuple):
+    """In place of a body that cannot be: what to raise where it is asked for."""
+
+    error: ProgramError
+    constvars: tuple = ()
+    eqns: tuple = ()
+
+
+def _staged(program: Callable, *structs: Any) -> tuple[Any, list]:
+    try:
+        closed = jax.make_jaxpr(program)(*structs)
+    except ProgramError as error:
+        return Failed(error), []
+    return closed.jaxpr, closed.consts
+
+
 def _program(body: Any, consts: list) -> Callable:
-    return lambda *values: run(body, consts, values)
+    def program(*values):
+        if isinstance(body, Failed):
+            raise body.error
+        return run(body, consts, values)
+
+    return program
 
 
 def compounds(jaxpr: Any) -> Iterator[Any]:
@@ -181,13 +198,10 @@ def _batched(axis_data: Any, operands: Sequence[Any], dims: Sequence[Any], param
         pairs = [next(rest) for _ in body.constvars]
         consts, axes = [x for x, _ in pairs], [d for _, d in pairs]
 
-        def program(*values):
-            lane = jax.vmap(
-                lambda consts, values: run(body, consts, values), in_axes=(axes, 0), **options
-            )
-            return lane(consts, values)
+        def lane(consts, values):
+            return _program(body, consts)(*values)
 
-        return program
+        return lambda *values: jax.vmap(lane, in_axes=(axes, 0), **options)(consts, values)
 
     def leading(operand, dim):
         if dim is None:

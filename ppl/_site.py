@@ -189,6 +189,16 @@ class Call(NamedTuple):
 
         return jnp.sum(self.over_lanes(one, value))
 
+    def outside(self, value: Any) -> jax.Array:
+        """How many lanes are reached with a value outside the distribution's support."""
+
+        def one(ops: Operands, value):
+            support = getattr(ops.distribution, "support", None)
+            inside = jnp.all(jnp.asarray(support(value))) if callable(support) else True
+            return jnp.where(_all(ops.active) & jnp.logical_not(inside), 1.0, 0.0)
+
+        return jnp.sum(self.over_lanes(one, value))
+
     def reached(self) -> jax.Array | None:
         """Whether each lane is reached, or None where that is certain."""
         if not self.operands.active:

@@ -124,13 +124,51 @@ def log_density(
 
 def _score(call, feed: Choices):
     if isinstance(call, Compound):
-        pairs = zip(call.paths, call.observed, strict=True)
-        values = [feed.values[path] if data is None else data for path, data in pairs]
+        values = _values(call, feed)
         return values, Record(log_density=jnp.sum(call.density(*values)[0]))
     observed = call.operands.obs is not None
     value = call.data() if observed else feed.values[call.site.path]
     return value, Record(log_density=call.log_prob(value))
 
 
+def _values(call: Compound, feed: Choices) -> list:
+    pairs = zip(call.paths, call.observed, strict=True)
+    return [feed.values[path] if data is None else data for path, data in pairs]
+
+
 def _log(total: Any) -> jax.Array:
     return jnp.zeros(()) if total is None else total
+
+
+def within_support(
+    program: Callable, choices: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> jax.Array:
+    """Whether every choice lies in the support of its distribution, where that says which it is.
+
+    One boolean. Takes what `log_density` takes, and raises what it does. A density outside its
+    support is whatever its formula gives; an algorithm that moves choices about asks here first.
+
+    ```python
+    >>> import ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     ppl.sample("rate", dist.Exponential(1.0))
+    >>> [bool(ppl.within_support(model, {"rate": rate})) for rate in (-1.0, 1.0)]
+    [False, True]
+
+    ```
+    """
+    jaxpr, consts, _, name = stage(program, *args, **kwargs)
+    sites = list(placed_sites(jaxpr))
+    check_duplicates(sites, name)
+    values = checked_choices(choices, sites, name, complete=True)
+    _, record = walk(jaxpr, consts, [], _checked, Choices(values))
+    return _log(record.log_density) == 0.0
+
+
+def _checked(call, feed: Choices):
+    if isinstance(call, Compound):
+        return _values(call, feed), Record()
+    if call.operands.obs is not None:
+        return call.data(), Record()
+    value = feed.values[call.site.path]
+    return value, Record(log_density=call.outside(value))

@@ -2,5 +2,6 @@
 
 from .exact import Exact
 from .importance import SIR, Importance
+from .smc import SMC
 
-__all__ = ["SIR", "Exact", "Importance"]
+__all__ = ["SIR", "SMC", "Exact", "Importance"]

@@ -7,9 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import logsumexp
 
 from ppl import Algorithm, Target, intervene, log_density, sample, simulate
+
+from ._weights import log_mean_exp, taken
 
 
 class Importance(Algorithm):
@@ -53,8 +54,8 @@ class Importance(Algorithm):
             index = 0
         else:
             index = sample("resampled", dist.Categorical(logits=log_weights))
-        chosen = jax.tree.map(lambda x: x[index], choices)
-        return chosen, target.log_density(chosen) - _log_mean_exp(log_weights)
+        chosen = taken(choices, index)
+        return chosen, target.log_density(chosen) - log_mean_exp(log_weights)
 
     def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
         """By conditional SIR: p(u, x) over the mean weight of u and n - 1 more particles."""
@@ -62,7 +63,7 @@ class Importance(Algorithm):
 
     def log_evidence(self, target: Target) -> jax.Array:
         """The log of the mean weight."""
-        return _log_mean_exp(self._particles(target, self.num_particles)[1])
+        return log_mean_exp(self._particles(target, self.num_particles)[1])
 
     def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
         """The log of the mean weight, the given choices being one of the particles."""
@@ -70,7 +71,7 @@ class Importance(Algorithm):
         if self.num_particles == 1:
             return own
         _, others = self._particles(target, self.num_particles - 1)
-        return _log_mean_exp(jnp.append(others, own))
+        return log_mean_exp(jnp.append(others, own))
 
     def _particles(self, target: Target, count: int) -> tuple[Any, jax.Array]:
         """Choices from the proposal, and their log weights, `(count,)`."""
@@ -92,7 +93,3 @@ class Importance(Algorithm):
 
 
 SIR = Importance
-
-
-def _log_mean_exp(logs: jax.Array) -> jax.Array:
-    return logsumexp(logs - jnp.log(logs.shape[-1]))

@@ -1,0 +1,27 @@
+"""Sums and choices by weight, of particles along a leading axis."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+
+def log_mean_exp(logs: jax.Array) -> jax.Array:
+    """The log of the mean of some weights."""
+    return logsumexp(logs - jnp.log(logs.shape[-1]))
+
+
+def taken(particles: Any, index: Any) -> Any:
+    """Some of the particles, or one."""
+    return jax.tree.map(lambda x: x[index], particles)
+
+
+def with_first(particles: Any, first: Any) -> Any:
+    """The particles with one put before them."""
+    return jax.tree.map(lambda x, y: jnp.concatenate([y[None], x]), particles, first)
+
+
+def effective_size(log_weights: jax.Array) -> jax.Array:
+    """The effective sample size of normalised log weights (Kong et al. 1994)."""
+    return jnp.exp(-logsumexp(2.0 * log_weights))

@@ -1,0 +1,139 @@
+"""Resampling: distributions of ancestors, given the particles' weights."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ppl.errors import InvalidSetting, UnsuitableEstimator
+
+
+class Ancestors(eqx.Module):
+    """The ancestors of `count` new particles: integers, `(count,)`, each with its weight's share.
+
+    `log_weights` are those of the old particles, in any normalisation.
+    """
+
+    log_weights: jax.Array
+    count: int = eqx.field(static=True)
+    has_rsample = False
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws them."""
+        raise NotImplementedError
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """The log of their joint probability."""
+        raise NotImplementedError
+
+    @property
+    def probs(self) -> jax.Array:
+        """The normalised weights."""
+        return jax.nn.softmax(self.log_weights)
+
+    def _located(self, points: jax.Array) -> jax.Array:
+        """The particles in whose share of the unit interval these points lie."""
+        places = jnp.searchsorted(jnp.cumsum(self.probs), points, side="right")
+        return jnp.clip(places, 0, len(self.log_weights) - 1)
+
+    def _shares(self, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The ends of the shares of some particles."""
+        ends = jnp.cumsum(self.probs)
+        return (ends - self.probs)[value], ends[value]
+
+
+class Multinomial(Ancestors):
+    """Independent ancestors (Gordon et al. 1993)."""
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws them."""
+        return jax.random.categorical(key, self.log_weights, shape=(self.count,))
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """The sum of their log probabilities."""
+        return jnp.sum(jax.nn.log_softmax(self.log_weights)[value])
+
+
+class Stratified(Ancestors):
+    """One uniform point in each of `count` equal strata (Kitagawa 1996)."""
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws them."""
+        points = jnp.arange(self.count) + jax.random.uniform(key, (self.count,))
+        return self._located(points / self.count)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """The sum of the logs of how much of its stratum each one has."""
+        start, end = self._shares(value)
+        strata = jnp.arange(self.count) / self.count
+        overlap = jnp.minimum(end, strata + 1 / self.count) - jnp.maximum(start, strata)
+        return jnp.sum(_log(self.count * overlap))
+
+
+class Systematic(Ancestors):
+    """The same uniform point in each of `count` equal strata (Carpenter et al. 1999)."""
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws them."""
+        return self._located((jnp.arange(self.count) + jax.random.uniform(key)) / self.count)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """The log of the share of points that give these ancestors."""
+        start, end = self._shares(value)
+        strata = jnp.arange(self.count) / self.count
+        last = jnp.minimum(jnp.min(end - strata), 1 / self.count)
+        return _log(self.count * (last - jnp.maximum(jnp.max(start - strata), 0.0)))
+
+
+class Residual(Ancestors):
+    """Whole copies first, then independent ancestors for what is left over (Liu & Chen 1998).
+
+    Its law jumps where a weight passes a whole number of copies, so no score gives the gradient of
+    what follows: it is for use without gradients.
+    """
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws them."""
+        copies = jnp.floor(self.count * self.probs)
+        rest = jnp.log(self.count * self.probs - copies)
+        drawn = jax.random.categorical(key, rest, shape=(self.count,))
+        sure = jnp.repeat(
+            jnp.arange(len(copies)), copies.astype(int), total_repeat_length=self.count
+        )
+        return jnp.where(jnp.arange(self.count) < jnp.sum(copies), sure, drawn)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """One in place of the probability, which nothing but its derivative would read."""
+        return _underivable(jnp.sum(self.log_weights)) * 0.0
+
+
+@jax.custom_jvp
+def _underivable(x: jax.Array) -> jax.Array:
+    return x
+
+
+@_underivable.defjvp
+def _refuse(primals, tangents):
+    raise UnsuitableEstimator(
+        'resampling="residual" has no unbiased gradient: its law jumps as the weights move. Write '
+        '"multinomial", "stratified" or "systematic", or stop the gradients of what it reads.'
+    )
+
+
+def _log(x: jax.Array) -> jax.Array:
+    return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+
+
+SCHEMES = {
+    "multinomial": Multinomial,
+    "stratified": Stratified,
+    "systematic": Systematic,
+    "residual": Residual,
+}
+"""The schemes by name."""
+
+
+def scheme(name: str) -> type[Ancestors]:
+    """The scheme of a name. Raises `InvalidSetting` where there is none."""
+    if name not in SCHEMES:
+        raise InvalidSetting(f"resampling={name!r} is none of {', '.join(map(repr, SCHEMES))}.")
+    return SCHEMES[name]

@@ -1,0 +1,103 @@
+"""Sequential Monte Carlo over the steps of a state-space model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpyro.distributions as dist
+
+from ppl import Algorithm, Target, sample
+from ppl.errors import InvalidSetting
+
+from ._filter import Run, Settings, particle_filter
+from .resampling import scheme
+
+
+class SMC(Algorithm):
+    """A particle filter over the steps of a target whose hidden choices stand in one `lax.scan`.
+
+    Evidence: the product over the steps of the mean weights, of mean p(x) (Del Moral 2004). A draw
+    is one whole path, by its weight; densities are by conditional SMC, in which the given path is
+    one of the particles (Andrieu, Doucet & Holenstein 2010). In an ELBO it gives the bounds of
+    variational SMC and FIVO (Naesseth et al. 2018; Maddison et al. 2017; Le et al. 2018).
+
+    **Arguments**
+
+    - `num_particles`: n, at least 2.
+    - `proposal`: `proposal(t, previous, observed)`, a program over one step's hidden choices, from
+      the number of the step, the choices of the step before (zeros at the first) and the target's
+      observed choices at this step. By default the model's own step.
+    - `resampling`: `"multinomial"`, `"stratified"`, `"systematic"` or `"residual"`. Densities need
+      the first.
+    - `ess_threshold`: resample where the effective sample size falls below this share of n. At 1
+      (the default) after every step; below it, gradients of the log evidence miss that the decision
+      jumps: use it where none are taken, or accept their bias.
+
+    Ancestors are sites, `"ancestors"` in each step and `"resampled"` at the end: with scores unless
+    `with_estimators` says otherwise, so that gradients are unbiased.
+
+    **Raises** `UnsupportedControlFlow` where the target is no state-space model, `InvalidSetting`.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, ppl, numpyro.distributions as dist
+    >>> from stdlib.inference import SMC
+    >>> def walk():
+    ...     def step(x, _):
+    ...         x = ppl.sample("x", dist.Normal(0.9 * x, 1.0))
+    ...         ppl.sample("y", dist.Normal(x, 0.5))
+    ...         return x, None
+    ...     jax.lax.scan(step, 0.0, length=4)
+    >>> observed = {"y": jnp.array([0.3, 1.2, 0.9, -0.1])}
+    >>> evidence = ppl.marginal(walk, "y", SMC(1000))
+    >>> estimate = ppl.expectation(lambda: ppl.log_density(evidence, observed))
+    >>> bool(abs(estimate(jax.random.key(0)) - -5.72) < 0.3)
+    True
+
+    ```
+    """
+
+    num_particles: int = eqx.field(static=True)
+    proposal: Callable | None = None
+    resampling: str = eqx.field(static=True, default="multinomial")
+    ess_threshold: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        scheme(self.resampling)
+        if self.num_particles < 2:
+            raise InvalidSetting(f"SMC needs two particles or more, got {self.num_particles}.")
+
+    def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
+        """One path in proportion to its weight, and its density p(u, x) / (evidence)."""
+        run = particle_filter(self._settings, target)
+        index = sample("resampled", dist.Categorical(logits=run.log_weights))
+        path = run.path(index)
+        return path, target.log_density(path) - run.log_evidence
+
+    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """By conditional SMC: p(u, x) over the evidence of a run that has the path u."""
+        return target.log_density(choices) - self.log_evidence_given(target, choices)
+
+    def log_evidence(self, target: Target) -> jax.Array:
+        """The log of the product of the mean weights."""
+        return particle_filter(self._settings, target).log_evidence
+
+    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """The same, of a run in which the given choices are a path."""
+        return self.conditional(target, choices).log_evidence
+
+    def conditional(self, target: Target, choices: Mapping[str, Any]) -> Run:
+        """A run in which the given choices are the path of the first particle."""
+        if self.resampling != "multinomial" or self.ess_threshold < 1.0:
+            raise InvalidSetting(
+                "Conditional SMC, and with it the density of what SMC draws, is for "
+                "SMC(n, resampling='multinomial', ess_threshold=1.0); this one has "
+                f"resampling={self.resampling!r}, ess_threshold={self.ess_threshold}."
+            )
+        return particle_filter(self._settings, target, choices)
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(
+            self.num_particles, self.proposal, scheme(self.resampling), self.ess_threshold
+        )
