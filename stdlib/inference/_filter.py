@@ -51,15 +51,15 @@ def particle_filter(settings: Settings, target: Target, given: Choices | None = 
     space = ppl.state_space(target.prior)
     filtering = _Filter(settings, space, _data(space, target), _parted(space, given))
     lineages, inputs, begun = filtering.start()
-    uniform = jnp.full(settings.num_particles, -jnp.log(settings.num_particles))
+    start = uniform(settings.num_particles) + begun.log_weights
     lineages, gained = filtering.step(lineages, (0, taken(inputs, 0)))
-    first, log_weights, total = lineages.choices, *_normalized(uniform + begun.log_weights + gained)
+    first, log_weights, total = lineages.choices, *normalized(start + gained)
 
     def step(carry, at):
         lineages, log_weights = carry
-        ancestors, log_weights = filtering.resample(log_weights)
+        ancestors, log_weights = resample(settings, log_weights, given is not None)
         lineages, gained = filtering.step(taken(lineages, ancestors), at)
-        log_weights, gain = _normalized(log_weights + gained)
+        log_weights, gain = normalized(log_weights + gained)
         return (lineages, log_weights), (lineages.choices, ancestors, gain)
 
     later = jnp.arange(1, space.length), taken(inputs, slice(1, None))
@@ -158,23 +158,34 @@ class _Filter(NamedTuple):
     def _context(self, lineage: Lineage, at: tuple[Any, list]) -> tuple:
         return at[0], lineage.choices, taken(self.data, at[0])
 
-    def resample(self, log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The ancestors of the next particles, and the weights that they start from."""
-        count = self.settings.num_particles
-        everyone, uniform = jnp.arange(count), jnp.full(count, -jnp.log(count))
 
-        def drawn():
-            kept = 0 if self.given is None else 1
-            ancestors = self.settings.scheme(log_weights, count - kept)
-            return jnp.append(everyone[:kept], sample("ancestors", ancestors)), uniform
+def resample(
+    settings: Settings, log_weights: jax.Array, retained: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The ancestors of the next particles, and the weights that they start from.
 
-        if self.settings.ess_threshold >= 1.0:
-            return drawn()
-        low = effective_size(log_weights) < self.settings.ess_threshold * count
-        return lax.cond(low, drawn, lambda: (everyone, log_weights))
+    Where the first particle is `retained`, it is its own ancestor.
+    """
+    count = settings.num_particles
+    everyone = jnp.arange(count)
+
+    def drawn():
+        ancestors = settings.scheme(log_weights, count - retained)
+        return jnp.append(everyone[:retained], sample("ancestors", ancestors)), uniform(count)
+
+    if settings.ess_threshold >= 1.0:
+        return drawn()
+    low = effective_size(log_weights) < settings.ess_threshold * count
+    return lax.cond(low, drawn, lambda: (everyone, log_weights))
 
 
-def _normalized(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def uniform(count: int) -> jax.Array:
+    """Equal log weights."""
+    return jnp.full(count, -jnp.log(count))
+
+
+def normalized(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log weights that sum to one, and the log of what they summed to."""
     total = logsumexp(log_weights)
     return log_weights - total, total
 

@@ -1,0 +1,161 @@
+"""Markov kernels that leave a target invariant: programs, moved by sites of their own.
+
+Each is reversible with respect to its target, on the choices' own scale; a move out of a
+distribution's support is not accepted.
+"""
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+
+from ppl import sample
+from ppl.errors import InvalidSetting
+
+Choices = Mapping[str, Any]
+
+
+class Kernel(eqx.Module):
+    """The protocol: a program that moves the hidden choices of a target.
+
+    **Law**: where the choices have the density `target.log_density` (normalised), so have the
+    moved ones; and the kernel is reversible: from there, a move and its reverse are as likely.
+    `target` is a `ppl.Target`, or has the same `log_density(choices)` and `supports(choices)`.
+    """
+
+    @abc.abstractmethod
+    def step(self, target: Any, choices: Choices) -> Choices:
+        """The choices after one move."""
+
+
+class RandomWalk(Kernel):
+    """Random-walk Metropolis: a normal step, accepted by the density's ratio.
+
+    `scale` is the standard deviation of each coordinate's step (Metropolis et al. 1953).
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> from stdlib.inference import RandomWalk, chain
+    >>> def model():
+    ...     ppl.sample("x", dist.Normal(ppl.sample("u", dist.Normal(0.0, 1.0)), 1.0))
+    >>> target = ppl.Target(model, {"x": 2.0})
+    >>> draws = ppl.seed(chain)(jax.random.key(0), RandomWalk(1.5), target, {"u": 1.0}, 2000)
+    >>> bool(abs(draws["u"].mean() - 1.0) < 0.15)
+    True
+
+    ```
+    """
+
+    scale: Any = 1.0
+
+    def step(self, target: Any, choices: Choices) -> Choices:
+        """One proposal, taken or not."""
+        density, old, rebuild = _flat(target, choices)
+        noise = sample("step", dist.Normal(jnp.zeros_like(old), 1.0))
+        new = old + self.scale * noise
+        return rebuild(_accepted(density, old, new, lambda new: 0.0))
+
+
+class MALA(Kernel):
+    """The Metropolis-adjusted Langevin algorithm: a step along the gradient, and noise.
+
+    `step_size` is ε in u + ε²/2 ∇log p(u) + ε·noise (Roberts & Tweedie 1996).
+    """
+
+    step_size: Any = 0.1
+
+    def step(self, target: Any, choices: Choices) -> Choices:
+        """One proposal, taken or not."""
+        density, old, rebuild = _flat(target, choices)
+        noise = sample("step", dist.Normal(jnp.zeros_like(old), 1.0))
+
+        def drift(u):
+            return u + 0.5 * self.step_size**2 * jax.grad(density.log)(u)
+
+        def log_ratio(new):
+            there = jnp.sum(((old - drift(new)) / self.step_size) ** 2)
+            return 0.5 * (jnp.sum(noise**2) - there)
+
+        new = drift(old) + self.step_size * noise
+        return rebuild(_accepted(density, old, new, log_ratio))
+
+
+class HMC(Kernel):
+    """Hamiltonian Monte Carlo: leapfrog steps from a fresh momentum (Neal 2011).
+
+    `step_size` of a leapfrog step; `num_steps` of them to a proposal.
+    """
+
+    step_size: Any = 0.1
+    num_steps: int = eqx.field(static=True, default=10)
+
+    def step(self, target: Any, choices: Choices) -> Choices:
+        """One proposal, taken or not."""
+        density, old, rebuild = _flat(target, choices)
+        start = sample("momentum", dist.Normal(jnp.zeros_like(old), 1.0))
+        slope, half = jax.grad(density.log), 0.5 * self.step_size
+
+        def leap(state, _):
+            u, momentum, inside = state
+            momentum = momentum + half * slope(jnp.where(inside, u, old))
+            u = u + self.step_size * momentum
+            inside = inside & density.supports(u)
+            return (u, momentum + half * slope(jnp.where(inside, u, old)), inside), None
+
+        begin = old, start, jnp.asarray(True)
+        (new, end, inside), _ = jax.lax.scan(leap, begin, length=self.num_steps)
+        log_ratio = lambda new: 0.5 * (jnp.sum(start**2) - jnp.sum(end**2))  # noqa: E731
+        return rebuild(_accepted(density, old, new, log_ratio, inside))
+
+
+def chain(kernel: Kernel, target: Any, initial: Choices, length: int) -> Choices:
+    """A program: `length` moves of a kernel, one after another; their choices, stacked.
+
+    To run it as Markov chain Monte Carlo: `ppl.seed(chain)(key, kernel, target, initial, 1000)`.
+    """
+
+    def move(choices, _):
+        choices = kernel.step(target, choices)
+        return choices, choices
+
+    initial = jax.tree.map(jnp.asarray, initial)
+    return jax.lax.scan(move, initial, length=length)[1]
+
+
+class _Density(eqx.Module):
+    """A target as a density of one vector."""
+
+    log: Callable
+    supports: Callable
+
+
+def _flat(target: Any, choices: Choices) -> tuple[_Density, jax.Array, Callable]:
+    for leaf in jax.tree.leaves(choices):
+        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):
+            raise InvalidSetting(
+                "The kernels of stdlib.inference move real choices, and the target has one of "
+                f"dtype {jnp.asarray(leaf).dtype}. Sum it out (ppl.marginal with Exact()), or "
+                "write a Kernel of your own."
+            )
+    vector, rebuild = ravel_pytree(choices)
+    density = _Density(
+        lambda u: target.log_density(rebuild(u)), lambda u: target.supports(rebuild(u))
+    )
+    return density, vector, rebuild
+
+
+def _accepted(
+    density: _Density, old: jax.Array, new: jax.Array, log_ratio: Callable, inside: Any = True
+) -> jax.Array:
+    """The new vector, with the probability of Metropolis and Hastings; else the old one."""
+    inside = density.supports(new) & inside & jnp.all(jnp.isfinite(new))
+    safe = jnp.where(inside, new, old)
+    log_rate = density.log(safe) - density.log(old) + log_ratio(safe)
+    rate = jnp.where(inside & (log_rate == log_rate), jnp.exp(jnp.minimum(log_rate, 0.0)), 0.0)
+    accept = sample("accept", dist.Bernoulli(rate))
+    return jnp.where(accept == 1, safe, old)
