@@ -259,8 +259,19 @@ def source_line(eqn: Any) -> str:
 
 
 def placed(eqn: Any, within: Sequence[Any]) -> Any:
-    """The equation, or the innermost one around it, that knows which line it comes from."""
-    return next((e for e in (eqn, *reversed(within)) if _frames(e)), eqn)
+    """The equation, or the innermost one around it, that knows which line it comes from.
+
+    The body of a function that JAX itself compiles (`jnp.where`) is traced once and has the line of
+    its first caller: there it is the call that knows.
+    """
+    calls = [i for i, outer in enumerate(within) if _is_call_of_jax(outer)]
+    around = within[: calls[0] + 1] if calls else (*within, eqn)
+    return next((e for e in reversed(around) if _frames(e)), eqn)
+
+
+def _is_call_of_jax(eqn: Any) -> bool:
+    info = getattr(body_of(eqn)[0], "debug_info", None) if kind(eqn) == "jit" else None
+    return _PARTS[0] in (getattr(info, "func_src_info", None) or "")
 
 
 def written_by_user(eqn: Any) -> bool:

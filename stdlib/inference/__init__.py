@@ -4,6 +4,7 @@ from .ais import AIS
 from .exact import Exact
 from .importance import SIR, Importance
 from .kernels import HMC, MALA, Kernel, RandomWalk, chain
+from .nuts import NUTS
 from .particle_gibbs import ParticleGibbs
 from .smc import SMC
 
@@ -11,6 +12,7 @@ __all__ = [
     "AIS",
     "HMC",
     "MALA",
+    "NUTS",
     "SIR",
     "SMC",
     "Exact",

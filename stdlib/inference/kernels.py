@@ -55,7 +55,7 @@ class RandomWalk(Kernel):
 
     def step(self, target: Any, choices: Choices) -> Choices:
         """One proposal, taken or not."""
-        density, old, rebuild = _flat(target, choices)
+        density, old, rebuild = real_vector(target, choices)
         noise = sample("step", dist.Normal(jnp.zeros_like(old), 1.0))
         new = old + self.scale * noise
         return rebuild(_accepted(density, old, new, lambda new: 0.0))
@@ -71,7 +71,7 @@ class MALA(Kernel):
 
     def step(self, target: Any, choices: Choices) -> Choices:
         """One proposal, taken or not."""
-        density, old, rebuild = _flat(target, choices)
+        density, old, rebuild = real_vector(target, choices)
         noise = sample("step", dist.Normal(jnp.zeros_like(old), 1.0))
 
         def drift(u):
@@ -96,7 +96,7 @@ class HMC(Kernel):
 
     def step(self, target: Any, choices: Choices) -> Choices:
         """One proposal, taken or not."""
-        density, old, rebuild = _flat(target, choices)
+        density, old, rebuild = real_vector(target, choices)
         start = sample("momentum", dist.Normal(jnp.zeros_like(old), 1.0))
         slope, half = jax.grad(density.log), 0.5 * self.step_size
 
@@ -134,7 +134,8 @@ class _Density(eqx.Module):
     supports: Callable
 
 
-def _flat(target: Any, choices: Choices) -> tuple[_Density, jax.Array, Callable]:
+def real_vector(target: Any, choices: Choices) -> tuple[_Density, jax.Array, Callable]:
+    """A target as a density of one vector, its choices as one, and the way back to choices."""
     for leaf in jax.tree.leaves(choices):
         if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):
             raise InvalidSetting(

@@ -4,7 +4,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ppl.errors import InvalidSetting, UnsuitableEstimator
+from ppl.errors import InvalidSetting
+
+from ._underivable import underivable
 
 
 class Ancestors(eqx.Module):
@@ -102,21 +104,13 @@ class Residual(Ancestors):
         return jnp.where(jnp.arange(self.count) < jnp.sum(copies), sure, drawn)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
-        """One in place of the probability, which nothing but its derivative would read."""
-        return _underivable(jnp.sum(self.log_weights)) * 0.0
-
-
-@jax.custom_jvp
-def _underivable(x: jax.Array) -> jax.Array:
-    return x
-
-
-@_underivable.defjvp
-def _refuse(primals, tangents):
-    raise UnsuitableEstimator(
-        'resampling="residual" has no unbiased gradient: its law jumps as the weights move. Write '
-        '"multinomial", "stratified" or "systematic", or stop the gradients of what it reads.'
-    )
+        """In place of the log probability, which only its derivative would be read for: zero."""
+        return underivable(
+            self.log_weights,
+            'resampling="residual" has no unbiased gradient: its law jumps as the weights move. '
+            'Write "multinomial", "stratified" or "systematic", or stop the gradients of what the '
+            "algorithm reads.",
+        )
 
 
 def _log(x: jax.Array) -> jax.Array:

@@ -55,6 +55,16 @@ def test_a_jump_is_warned_of_with_site_and_line(name):
     assert "ppl.ScoreFunction()" in text
 
 
+def test_a_jump_is_warned_of_where_jax_has_traced_the_same_choice_before():
+    jax.clear_caches()
+    library = dist.__file__
+    code = compile("def chosen(x, m): return jnp.where(x > 0, 1.0, m)", library, "exec")
+    names = {"jnp": jnp}
+    exec(code, names)
+    jax.make_jaxpr(lambda x: names["chosen"](x, 0.3))(0.1)
+    test_a_jump_is_warned_of_with_site_and_line("choice of constants")
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_what_does_not_jump_is_quiet(name):
     with warnings.catch_warnings():
