@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import ppl
+from ppl import _internals as internals
 from ppl import sample
 from stdlib.objectives import elbo, iwelbo
 
@@ -55,14 +56,16 @@ def test_a_jump_is_warned_of_with_site_and_line(name):
     assert "ppl.ScoreFunction()" in text
 
 
-def test_a_jump_is_warned_of_where_jax_has_traced_the_same_choice_before():
-    jax.clear_caches()
-    library = dist.__file__
-    code = compile("def chosen(x, m): return jnp.where(x > 0, 1.0, m)", library, "exec")
+def test_a_function_that_jax_traced_for_a_library_is_placed_where_it_is_called():
+    """JAX traces `jnp.where` once; later calls share the equation, with its first caller's line."""
     names = {"jnp": jnp}
+    code = compile("def chosen(x): return jnp.where(x > 0, 1.0, 2.0)", dist.__file__, "exec")
     exec(code, names)
-    jax.make_jaxpr(lambda x: names["chosen"](x, 0.3))(0.1)
-    test_a_jump_is_warned_of_with_site_and_line("choice of constants")
+    first = jax.make_jaxpr(names["chosen"])(0.1).jaxpr.eqns[-1]
+    later = jax.make_jaxpr(lambda x: jnp.where(x > 0, 1.0, 2.0))(0.1).jaxpr.eqns[-1]
+    inside = first.params["jaxpr"].jaxpr.eqns[-1]
+    assert inside.primitive.name == "select_n"
+    assert internals.placed(inside, (later,)) is later
 
 
 @pytest.mark.parametrize("name", SMOOTH)
