@@ -10,7 +10,7 @@ from jax.lax import stop_gradient
 
 from ppl import Estimator, Particles
 
-from ._perturbation import alive, kind, perturbed, unexpanded
+from ._perturbation import alive, kind, perturbed, relative, unexpanded
 from ._support import picked
 from .enumerate import Enumerate
 
@@ -105,8 +105,7 @@ def _poisson(key: jax.Array, distribution: Any) -> Particles:
 def _geometric(key: jax.Array, distribution: Any) -> Particles:
     """-∂F(k) = -(k + 1) p(k) / p in the success probability p."""
     draw = stop_gradient(distribution.sample(key))
-    slope = alive(distribution.probs) / stop_gradient(distribution.probs)
-    return perturbed(draw, (draw + 1)[None], -(draw + 1) * slope)
+    return perturbed(draw, (draw + 1)[None], -(draw + 1) * relative(distribution.probs))
 
 
 TRIPLES: dict[type, Callable[[jax.Array, Any], Particles]] = {
