@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from ._sampler import chooses_by_noise
+from ._site import read_call
 from .errors import UnsuitableEstimator
 
 
@@ -179,6 +180,14 @@ def default_estimator(distribution: Any) -> Estimator:
     if getattr(distribution, "has_rsample", False) and not chooses_by_noise(distribution):
         return Reparameterized()
     return ScoreFunction()
+
+
+def estimator_at(eqn: Any) -> Estimator | None:
+    """The estimator of a `sample` equation, or None where it is observed."""
+    operands = read_call(eqn.params["site"], [v.aval for v in eqn.invars]).operands
+    if operands.obs is not None:
+        return None
+    return operands.estimator or default_estimator(operands.distribution)
 
 
 def check_estimator(estimator: Any, distribution: Any, address: str, where: str) -> None:

@@ -135,8 +135,7 @@ def _estimated(
     """The value and the auxiliary outputs; loops whose steps mix are written out."""
     written_out: set[int] = set()
     while True:
-        context = Context(evaluate, allow_biased, written_out)
-        context.all_exact = sum_up is log_sum
+        context = Context(evaluate, allow_biased, written_out, all_exact=sum_up is log_sum)
         wanted = [i == 0 for i in range(len(jaxpr.outvars))]
         try:
             value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)
@@ -153,12 +152,8 @@ def _auxiliary(out: Any, context: Context) -> jax.Array:
     out = collapse(out, context)._replace(worlds=None)
     if not out.axes:
         return jax.lax.stop_gradient(out.array)
-    array = jnp.asarray(out.array, _inexact(out.array))
+    array = jnp.asarray(out.array, jnp.result_type(out.array, jnp.float32))
     return jax.lax.stop_gradient(contract([Term(out._replace(array=array))], context))
-
-
-def _inexact(array: jax.Array) -> Any:
-    return jnp.result_type(array, jnp.float32)
 
 
 def _with_scalar(objective: Callable, has_aux: bool, *args: Any, **kwargs: Any) -> Any:

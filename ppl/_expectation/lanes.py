@@ -57,7 +57,15 @@ def _after(first: Along, then: Along) -> Along | None:
 
 
 def moved(deps: Deps, dims: Callable[[int], Any]) -> Deps:
-    """The provenance after dimensions are moved: `dims(old)` is the new one, an `Along` or None."""
+    """The provenance after an array's dimensions are moved; steps of loops stay what they are.
+
+    `dims(old)` is the new dimension, an `Along` or None.
+    """
+    return renumbered(deps, lambda d: d if d < 0 else dims(d))
+
+
+def renumbered(deps: Deps, dims: Callable[[int], Any]) -> Deps:
+    """As `moved`, of the negative dimensions too, which stand for steps of loops."""
 
     def entry(along: Along | None) -> Along | None:
         new = dims(along.dim) if along is not None else None
@@ -70,10 +78,10 @@ def moved(deps: Deps, dims: Callable[[int], Any]) -> Deps:
 
 
 def through(deps: Deps, mapping: Sequence[Any] | None) -> Deps:
-    """The provenance through an equation; steps of loops around it stay what they are."""
+    """The provenance through an equation."""
     if not deps.lanes:
         return deps
-    return moved(deps, lambda d: d if d < 0 else (None if mapping is None else mapping[d]))
+    return moved(deps, lambda d: None if mapping is None else mapping[d])
 
 
 def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
@@ -114,23 +122,23 @@ def flow(jaxpr: Any, ins: Sequence[Deps]) -> list[Deps]:
 
 def entered(deps: Deps, level: int) -> Deps:
     """One step's slice of a scanned input: its leading dimension is the step."""
-    return moved(deps, lambda d: -level if d == 0 else (d - 1 if d > 0 else d))
+    return moved(deps, lambda d: d - 1 if d else -level)
 
 
 def carried(deps: Deps, level: int, reverse: bool) -> Deps:
     """What one step hands to the next: it depends on that step's past."""
     past = Along(-level, ANTICAUSAL if reverse else CAUSAL)
-    return moved(deps, lambda d: past if d == -level else d)
+    return renumbered(deps, lambda d: past if d == -level else d)
 
 
 def stacked(deps: Deps, level: int) -> Deps:
     """The stacked outputs of the steps."""
-    return moved(deps, lambda d: 0 if d == -level else (d + 1 if d >= 0 else d))
+    return renumbered(deps, lambda d: 0 if d == -level else (d + 1 if d >= 0 else d))
 
 
 def ended(deps: Deps, level: int) -> Deps:
     """What the last step hands out: it depends on all of them."""
-    return moved(deps, lambda d: None if d == -level else d)
+    return renumbered(deps, lambda d: None if d == -level else d)
 
 
 def new_level(deps: Sequence[Deps]) -> int:
