@@ -91,9 +91,9 @@ class Reparameterized(Estimator):
 
     Unbiased where the sampler is a differentiable function of the parameters and the objective is
     continuous in the value (Kingma & Welling 2014; implicit derivatives, as of Gamma and Beta:
-    Figurnov et al. 2018). Low variance; one run of what follows. Smooth: second derivatives are
-    unbiased too. Where the objective jumps at a value that depends on the parameters (a comparison,
-    `round`, an integer), use `ScoreFunction`.
+    Figurnov et al. 2018). Low variance; one run of what follows. Second derivatives are unbiased
+    too where the objective's first derivative is continuous. Where the objective jumps at a value
+    that depends on the parameters (a comparison, `round`, an integer), use `ScoreFunction`.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist

@@ -28,10 +28,11 @@ def expectation(
     Estimand: E[objective(*args)], over all the random choices of the program. The estimate's mean
     is the estimand, and the mean of its derivative (by `jax.grad`, `jax.jvp`,
     `jax.value_and_grad`, `eqx.filter_grad`; in `jit` and `vmap`) is the estimand's derivative.
-    Second derivatives are unbiased too where every site's estimator is smooth (`Reparameterized`,
-    `ScoreFunction`, `Enumerate` are). Both hold if each site's estimator suits it and the usual
-    exchange of limits does: the objective must not jump at a reparameterised value (where it
-    is seen to, a `DiscontinuousObjective` warning says so).
+    Second derivatives are unbiased too where those of every site's estimator are, as its docstring
+    says (`Reparameterized`, `ScoreFunction`, `Enumerate`, ...). All this holds if each site's
+    estimator suits it and the usual exchange of limits does: the objective must not jump at a
+    reparameterised value (where it is seen to, a `DiscontinuousObjective` warning says so), nor,
+    for second derivatives, may its first derivative.
 
     The objective's jaxpr is evaluated once. A site's weights multiply only the additive terms
     that depend on it; sites of several particles are summed by variable elimination; with

@@ -39,8 +39,9 @@ class MeasureValued(Estimator):
 
     Value and first derivative are unbiased for every bounded f, also a discontinuous one; second
     derivatives are not. The weights sum to one identically. Low variance; each perturbation is one
-    more run of what follows, which is never differentiated. The elements of a batch are perturbed
-    one by one, so write a batch, not `.to_event`.
+    more run of what follows, which is never differentiated: for all elements of a batch where the
+    program keeps them apart, for each of them where it mixes them. Every element is perturbed by
+    itself, so write a batch, not `.to_event`.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist

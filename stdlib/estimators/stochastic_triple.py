@@ -32,8 +32,8 @@ class StochasticTriple(Estimator):
 
     Value and first derivative are unbiased; second derivatives are not. The weights sum to one
     identically. Two particles, whatever the support: one more run of what follows, which is never
-    differentiated. Low variance where f varies little between neighbours: for ordered values, not
-    for names. The elements of a batch are perturbed one by one.
+    differentiated; for a batch of n elements that the program mixes, one for each. Low variance
+    where f varies little between neighbours: for ordered values, not for names.
 
     Needs a NumPyro Binomial, Poisson or Geometric, or else `enumerate_support` with a
     differentiable `log_prob`. Neighbours are then those next to each other in the support, and the
