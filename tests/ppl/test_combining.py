@@ -294,6 +294,29 @@ def test_control_variate_follows_its_site(scoped):
     np.testing.assert_allclose(slope, jnp.sum(cost * score, -1), rtol=1e-4, atol=1e-5)
 
 
+def test_control_variate_that_depends_on_another_site_in_a_vmap_and_a_scan():
+    """Its lanes are as written (vmaps first), the site's are not (loops first)."""
+
+    def program(logits):
+        def drawn(name):
+            def chain(logit):
+                step = lambda state, _: (state, 1.0 * sample(name, dist.Bernoulli(logits=logit)))
+                return jax.lax.scan(step, 0.0, None, length=2)[1]
+
+            return jax.vmap(chain)(logits)
+
+        y, x = drawn("y"), drawn("x")
+        ppl.control_variate("x", 2.0 * y)
+        return jnp.sum(x * (1.0 + 2.0 * y)), (x, y)
+
+    grad = jax.grad(ppl.expectation(program, has_aux=True), argnums=1, has_aux=True)
+    slope, (x, y) = jax.vmap(grad, (0, None))(jax.random.split(KEY, 20), LOGITS)
+    chances = jax.nn.sigmoid(LOGITS)[:, None]
+    cost = x * (1.0 + 2.0 * y)
+    expected = (cost - 2.0 * y) * (x - chances) + cost * (y - chances)
+    np.testing.assert_allclose(slope, jnp.sum(expected, -1), rtol=1e-4, atol=1e-5)
+
+
 def test_control_variate_means_nothing_elsewhere():
     program = lambda: controlled(0.8)(LOGITS)[1]
     x = ppl.seed(program)(KEY)
