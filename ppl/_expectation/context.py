@@ -13,7 +13,7 @@ from .._site import Site
 from ..errors import TooManyJointStates
 from .dimensions import Along
 from .expansion import expand
-from .lanes import Deps, deps_of
+from .lanes import Deps, as_exact, deps_of, one_by_one
 from .value import Axis, Val, arrays_of, broadcast, joint_states, lifted, with_arrays
 
 JOINT_STATES = 16_384
@@ -166,10 +166,14 @@ class Context:
         """The values of `fn` of arrays (a list of arrays), mapped over the axes its inputs have.
 
         `transfer` gives the provenance of the outputs from that of the inputs. Where it mixes the
-        lanes of a site that has several particles, these are expanded first.
+        lanes of a site that has several particles, these are expanded first; so are those of which
+        it makes running sums and the like.
         """
-        deps = transfer([deps_of(val) for val in vals])
-        vals = conformed(self, vals, mixed_dims(self, vals, deps), eqn)
+        ins = [deps_of(val) for val in vals]
+        deps = transfer(ins)
+        if any(val.axes or val.worlds for val in vals):
+            made = [one_by_one(dep) for dep in transfer([as_exact(dep) for dep in ins])]
+            vals = conformed(self, vals, mixed_dims(self, vals, [*deps, *made]), eqn)
         check_joint(eqn, vals)
         return [
             out._replace(sites=dep.sites, lanes=dep.lanes)

@@ -77,6 +77,19 @@ def renumbered(deps: Deps, dims: Callable[[int], Any]) -> Deps:
     return Deps(deps.sites, {site: r for site, r in lanes.items() if any(r)})
 
 
+def as_exact(deps: Deps) -> Deps:
+    """The provenance as if elements depended on their own lanes alone, none before or after."""
+    lanes = {site: tuple(a and Along(a.dim) for a in r) for site, r in deps.lanes.items()}
+    return Deps(deps.sites, lanes)
+
+
+def one_by_one(deps: Deps) -> Deps:
+    """The provenance with lanes mixed where elements depend on those before or after."""
+    alone = lambda a: a if a and a.how == EXACT else None  # noqa: E731
+    lanes = {site: tuple(map(alone, relation)) for site, relation in deps.lanes.items()}
+    return Deps(deps.sites, {site: r for site, r in lanes.items() if any(r)})
+
+
 def through(deps: Deps, mapping: Sequence[Any] | None) -> Deps:
     """The provenance through an equation."""
     if not deps.lanes:
