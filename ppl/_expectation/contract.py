@@ -10,18 +10,8 @@ from jax.lax import stop_gradient
 from .chain import fold
 from .context import Context, Opened
 from .lanes import deps_of, joined, moved
-from .terms import Term, Terms, forgotten
-from .value import (
-    Val,
-    axis_sizes,
-    broadcast,
-    each_array,
-    event_shape,
-    placed,
-    segment,
-    union_axes,
-    widen,
-)
+from .terms import Term, Terms, added, forgotten
+from .value import Val, event_shape, placed, segment, widen
 from .weigh import axis_of, summed, weighted
 
 
@@ -140,27 +130,30 @@ def _baseline_term(
         return [(error - stop_gradient(error)) - stop_gradient(baseline) * (weight - 1.0)]
 
     vals = [baseline, site.weight, *([] if cost is None else [cost])]
-    (val,) = context.apply(fn, vals, lambda deps: [joined([deps[0], deps[1]])])
+    (val,) = context.apply(fn, vals, lambda deps: [joined(deps)])
     return forgotten(Term(val._replace(worlds=None), len(site.lanes)), [number])
 
 
 def _cost(terms: Sequence[Term], number: int, context: Context) -> Val:
-    """What multiplies a site's weight, for each of its lanes."""
+    """What multiplies a site's weight, for each of its lanes.
+
+    Of its provenance, what is needed to sum out the particles that it has: other weights would
+    multiply an error of value zero.
+    """
+    return added([_by_lane(term.val, number, context) for term in terms], context)
+
+
+def _by_lane(val: Val, number: int, context: Context) -> Val:
     sizes = context[number].lanes
-    total = Val(jnp.zeros(sizes))
-    for val, _ in terms:
-        relation = val.lanes.get(number, (None,) * len(sizes))
+    relation = val.lanes.get(number, (None,) * len(sizes))
+    lane = {a.dim: d for d, a in enumerate(relation) if a is not None}
 
-        def to_lanes(array, axes, relation=relation):
-            lead = len(axes)
-            lane = {lead + a.dim: d for d, a in enumerate(relation) if a is not None}
-            array = jnp.sum(array, axis=tuple(d for d in range(lead, array.ndim) if d not in lane))
-            array = placed(array, [lane[d] for d in sorted(lane)], len(sizes), lead)
-            return jnp.broadcast_to(array, (*array.shape[:lead], *sizes))
+    def fn(x):
+        x = jnp.sum(x, axis=tuple(d for d in range(x.ndim) if d not in lane))
+        return [jnp.broadcast_to(placed(x, [lane[d] for d in sorted(lane)], len(sizes)), sizes)]
 
-        part = each_array(to_lanes, val._replace(worlds=None, lanes={}))
-        both = [total, part]
-        axes = union_axes(both)
-        found = axis_sizes(both, axes)
-        total = Val(sum(broadcast(v, axes, found) for v in both), axes)
-    return total
+    several = {axis.site for axis in val.axes}
+    sites = val.sites & sum(1 << site for site in several)
+    lanes = {site: r for site, r in val.lanes.items() if site in several}
+    val = val._replace(worlds=None, sites=sites, lanes=lanes)
+    return context.apply(fn, [val], lambda deps: [moved(deps[0], lane.get)])[0]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from jax import lax
 
 import ppl
 from ppl import Particles, ScoreFunction, errors, sample
@@ -197,6 +198,23 @@ def test_baseline_changes_the_variance_alone():
     score = x - jax.nn.sigmoid(LOGITS)
     np.testing.assert_allclose(slope, (cost - baseline) * score, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(learnt, cost - baseline, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", [Enumerate(), LeaveOneOut(4)], ids=repr)
+def test_baseline_is_learnt_from_the_mean_cost_over_the_particles_of_others(estimator):
+    def program(logits, baseline):
+        z = 1.0 * sample("z", dist.Bernoulli(logits=logits), estimator)
+        x = sample("x", dist.Bernoulli(logits=z - 0.5), ScoreFunction(baseline=baseline))
+        return jnp.sum(jnp.exp(x + 2.0 * z))
+
+    def exact(logits, baseline):
+        z, x = jnp.array([0.0, 1.0])[:, None], jnp.array([0.0, 1.0])[:, None, None]
+        coins = lambda logits, x: jax.nn.sigmoid(logits * (2 * x - 1))
+        cost = jnp.sum(coins(logits, z) * coins(z - 0.5, x) * jnp.exp(x + 2.0 * z), (0, 1))
+        error = lax.stop_gradient(cost) * baseline - baseline**2 / 2
+        return jnp.sum(cost + error - lax.stop_gradient(error))
+
+    assert_unbiased(program, LOGITS, 0.5 * LOGITS, exact=exact, key=KEY, num_samples=10_000)
 
 
 def test_baseline_in_programs_is_unbiased():
