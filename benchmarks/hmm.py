@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from numpyro.infer import TraceEnum_ELBO
 
 import ppl
-from benchmarks.measure import compare, table
+from benchmarks.measure import compare_gradients, table
 from ppl import sample
 from stdlib.estimators import Enumerate
 from stdlib.objectives import elbo
@@ -106,7 +106,6 @@ def main() -> list[str]:
         functions = {"hand-written": handwritten, "ours": ppl.expectation(objective)}
         if length in NUMPYRO_LENGTHS:
             functions["NumPyro TraceEnum"] = numpyro_estimate
-        gradients = {name: jax.value_and_grad(f, argnums=1) for name, f in functions.items()}
-        rows = compare(gradients, (jax.random.key(0), parameters, y), "hand-written")
+        rows = compare_gradients(functions, (jax.random.key(0), parameters, y), "hand-written")
         tables.append(table(f"Enumerated chain, T = {length}, K = {STATES}", rows))
     return tables

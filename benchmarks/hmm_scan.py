@@ -19,7 +19,7 @@ from numpyro.contrib.funsor import config_enumerate, enum, log_density
 
 import ppl
 from benchmarks import hmm
-from benchmarks.measure import compare, table
+from benchmarks.measure import compare_gradients, table
 from ppl import sample
 from stdlib.estimators import Enumerate
 from stdlib.objectives import elbo
@@ -111,8 +111,7 @@ def marginals(length: int) -> dict[str, Callable]:
 def section(title: str, functions: Callable[[int], dict[str, Callable]], length: int) -> str:
     """One table."""
     parameters, y = hmm.data(length, STATES)
-    gradients = {n: jax.value_and_grad(f, argnums=1) for n, f in functions(length).items()}
-    rows = compare(gradients, (jax.random.key(0), parameters, y), "hand-written")
+    rows = compare_gradients(functions(length), (jax.random.key(0), parameters, y), "hand-written")
     return table(f"{title}, chain in `scan`, T = {length}, K = {STATES}", rows)
 
 

@@ -67,11 +67,15 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
     return seconds
 
 
-def compare(
+def compare_gradients(
     functions: Mapping[str, Callable], args: Sequence[Any], baseline: str, repeats: int = 50
 ) -> list[Row]:
-    """A row for each function, timed against `baseline` by the median of paired ratios."""
-    made = {name: compiled(fn, *args) for name, fn in functions.items()}
+    """A row for each function of a key and parameters, with its gradient in the latter.
+
+    It is timed against `baseline` by the median of paired ratios.
+    """
+    gradients = {name: jax.value_and_grad(fn, argnums=1) for name, fn in functions.items()}
+    made = {name: compiled(fn, *args) for name, fn in gradients.items()}
     seconds = interleaved({name: c.run for name, c in made.items()}, repeats)
     base = np.array(seconds[baseline])
     return [

@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 from numpyro.infer import TraceEnum_ELBO
 
 import ppl
-from benchmarks.measure import compare, table
+from benchmarks.measure import compare_gradients, table
 from ppl import sample
 from stdlib.estimators import Enumerate
 from stdlib.objectives import elbo
@@ -93,8 +93,7 @@ def main() -> list[str]:
         "ours, programs mapped": ppl.expectation(programs_mapped),
         "NumPyro `TraceEnum_ELBO`": numpyro_estimate,
     }
-    gradients = {name: jax.value_and_grad(f, argnums=1) for name, f in functions.items()}
-    rows = compare(gradients, (jax.random.key(0), *data()), "hand-written")
+    rows = compare_gradients(functions, (jax.random.key(0), *data()), "hand-written")
     return [
         table(f"Mixture of {CLUSTERS} Gaussians over {POINTS:,} points, assignments summed", rows)
     ]

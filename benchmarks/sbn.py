@@ -20,7 +20,7 @@ from jax.lax import stop_gradient
 from numpyro.infer import TraceGraph_ELBO
 
 import ppl
-from benchmarks.measure import compare
+from benchmarks.measure import compare_gradients
 from ppl import sample
 from stdlib import estimators
 from stdlib.models import digit_vae
@@ -226,8 +226,9 @@ def main() -> list[str]:
         "NumPyro `TraceGraph_ELBO`": numpyro_estimate,
         **ours(),
     }
-    gradients = {name: jax.value_and_grad(f, argnums=1) for name, f in functions.items()}
-    rows = compare(gradients, (jax.random.key(0), p, x), "hand-written local expectation", 200)
+    rows = compare_gradients(
+        functions, (jax.random.key(0), p, x), "hand-written local expectation", 200
+    )
     lines = [
         f"### Sigmoid belief network, {BATCH} images: noise (of {RUNS:,} gradients) and time",
         "",

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from numpyro.infer import Trace_ELBO
 
 import ppl
-from benchmarks.measure import compare, table
+from benchmarks.measure import compare_gradients, table
 from ppl import sample
 from stdlib.objectives import elbo
 
@@ -115,10 +115,9 @@ def main() -> list[str]:
         "ours, vmap": ppl.expectation(mapped),
         "NumPyro": numpyro_estimate,
     }
-    gradients = {name: jax.value_and_grad(f, argnums=1) for name, f in functions.items()}
     tables = []
     for batch in (64, 128, 256, 512, 1024):
         x = jax.random.bernoulli(key, 0.3, (batch, PIXELS)).astype(jnp.int32)
-        rows = compare(gradients, (key, phi, x), "hand-written")
+        rows = compare_gradients(functions, (key, phi, x), "hand-written")
         tables.append(table(f"VAE gradient, batch {batch}", rows))
     return tables

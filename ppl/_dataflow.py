@@ -1,6 +1,6 @@
 """Forward dataflow over a jaxpr: what each value is made from, by sets that only grow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import _internals as internals
@@ -38,6 +38,17 @@ def flow(
         outs = _facts(eqn, [read(atom) for atom in eqn.invars], transfer, within, control)
         known.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def readers(
+    jaxpr: Any, sources: Iterable[Any], also: Callable[[Any], bool] = lambda eqn: False
+) -> set:
+    """Some variables of a jaxpr, and all that read them or the equations that are `also` meant."""
+    found = set(sources)
+    for eqn in jaxpr.eqns:
+        if also(eqn) or any(not internals.is_literal(v) and v in found for v in eqn.invars):
+            found |= set(eqn.outvars)
+    return found
 
 
 def _facts(eqn, ins, transfer, within, control) -> list[Facts]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from ._sampler import chooses_by_noise
+from ._site import read_call
 from .errors import UnsuitableEstimator
 
 
@@ -90,9 +91,9 @@ class Reparameterized(Estimator):
 
     Unbiased where the sampler is a differentiable function of the parameters and the objective is
     continuous in the value (Kingma & Welling 2014; implicit derivatives, as of Gamma and Beta:
-    Figurnov et al. 2018). Low variance; one run of what follows. Smooth: second derivatives are
-    unbiased too. Where the objective jumps at a value that depends on the parameters (a comparison,
-    `round`, an integer), use `ScoreFunction`.
+    Figurnov et al. 2018). Low variance; one run of what follows. Second derivatives are unbiased
+    too where the objective's first derivative is continuous. Where the objective jumps at a value
+    that depends on the parameters (a comparison, `round`, an integer), use `ScoreFunction`.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -179,6 +180,14 @@ def default_estimator(distribution: Any) -> Estimator:
     if getattr(distribution, "has_rsample", False) and not chooses_by_noise(distribution):
         return Reparameterized()
     return ScoreFunction()
+
+
+def estimator_at(eqn: Any) -> Estimator | None:
+    """The estimator of a `sample` equation, or None where it is observed."""
+    operands = read_call(eqn.params["site"], [v.aval for v in eqn.invars]).operands
+    if operands.obs is not None:
+        return None
+    return operands.estimator or default_estimator(operands.distribution)
 
 
 def check_estimator(estimator: Any, distribution: Any, address: str, where: str) -> None:

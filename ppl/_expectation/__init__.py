@@ -1,9 +1,10 @@
 """Gradient estimation: objective programs become unbiased, differentiable estimators.
 
-`value` has values over named particle axes; `terms` additive terms and their contraction;
-`linear` the linear tail of an objective; `measure` the particles of one site; `context` what an
-evaluation carries along; `control_flow` and `evaluate` the interpretation of a jaxpr;
-`expectation` the transformation users call.
+`value` has values over named particle axes; `lanes` and `dimensions` their provenance, dimension by
+dimension; `context` what an evaluation carries along; `measure` and `site` the particles of one
+site; `terms` and `linear` the additive terms of an objective; `evaluate`, with `control_flow`,
+`scan` and `steps`, the interpretation of a jaxpr; `contract` and `log_sum`, with `weigh` and
+`chain`, the sum over all particles; `expectation` the transformation users call.
 """
 
 from .expectation import estimator, expectation, log_expectation

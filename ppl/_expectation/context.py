@@ -1,5 +1,6 @@
 """What an evaluation carries along: the sites opened so far, and how to apply a function."""
 
+import copy
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from .._site import Site
 from ..errors import TooManyJointStates
 from .dimensions import Along
 from .expansion import expand
-from .lanes import Deps, deps_of
+from .lanes import Deps, as_exact, deps_of, one_by_one
 from .value import Axis, Val, arrays_of, broadcast, joint_states, lifted, with_arrays
 
 JOINT_STATES = 16_384
@@ -51,19 +52,26 @@ class Opened(NamedTuple):
     control: Val | None = None
     loops: tuple[Loop, ...] = ()
 
-    def arrays(self) -> list[Any]:
-        """The arrays of its values, to be handed out of the trace of a body."""
-        vals = (self.weight, self.baseline, self.control)
-        return [None if val is None else arrays_of([val])[0] for val in vals]
+    @property
+    def vals(self) -> tuple[Val | None, ...]:
+        """The values that are made where the site is; `given` is not, and comes later."""
+        return self.weight, self.baseline, self.control
 
-    def with_arrays(self, arrays: Sequence[Any], fn: Callable = lambda val: val) -> "Opened":
-        """The same site with other arrays, its values put through `fn`."""
-        vals = (self.weight, self.baseline, self.control)
+    def each(self, fn: Callable, others: Sequence[Any]) -> "Opened":
+        """The same site with `fn` of each of its values and of what `others` has for it."""
         weight, baseline, control = (
-            None if val is None else fn(with_arrays([val], [array])[0])
-            for val, array in zip(vals, arrays, strict=True)
+            None if val is None else fn(val, other)
+            for val, other in zip(self.vals, others, strict=True)
         )
         return self._replace(weight=weight, baseline=baseline, control=control)
+
+    def arrays(self) -> list[Any]:
+        """The arrays of its values, to be handed out of the trace of a body."""
+        return [None if val is None else arrays_of([val])[0] for val in self.vals]
+
+    def with_arrays(self, arrays: Sequence[Any]) -> "Opened":
+        """The same site with other arrays."""
+        return self.each(lambda val, own: with_arrays([val], [own])[0], arrays)
 
 
 class MixedSteps(Exception):
@@ -79,12 +87,15 @@ class Context:
     `evaluate` interprets a jaxpr; `active` are flags of the branches being evaluated; `loops` are
     those around the body that is evaluated, outermost first; `written_out` are the equations of
     loops to be written out. `runs` are the axes of sites that share their particles, by name;
-    `chains` has the last and first site of each loop whose steps are summed out by recursion.
-    `all_exact`: nothing may be drawn.
+    `chains` has the sites of each loop whose steps are summed out by recursion, by the first one;
+    bodies traced apart note theirs in the same dict. `all_exact`: nothing may be drawn.
     """
 
-    def __init__(self, evaluate: Callable, allow_biased: bool, written_out: set[int]):
+    def __init__(
+        self, evaluate: Callable, allow_biased: bool, written_out: set[int], all_exact: bool
+    ):
         self.evaluate, self.allow_biased, self.written_out = evaluate, allow_biased, written_out
+        self.all_exact = all_exact
         self.outer: Context | None = None
         self.first = 0
         self.active: tuple[Val, ...] = ()
@@ -92,8 +103,7 @@ class Context:
         self.opened: list[Opened] = []
         self.expected: Sequence[Opened] = ()
         self.runs: dict[Hashable, Axis] = {}
-        self.chains: dict[int, int] = {}
-        self.all_exact = False
+        self.chains: dict[int, range] = {}
 
     @property
     def next(self) -> int:
@@ -101,15 +111,14 @@ class Context:
         return self.first + len(self.opened)
 
     def open(self, opened: Opened) -> int:
-        """Adds a weighted site; returns its bit."""
+        """Adds a weighted site; returns its number."""
         self.opened.append(opened)
-        return 1 << (self.next - 1)
+        return self.next - 1
 
     def open_compound(self, weight: Val) -> Deps:
         """Adds the weight of a whole body, of one particle; returns what depends on it."""
-        bit = self.open(Opened(None, weight, self.lengths, loops=self.loops))
-        lanes = {bit.bit_length() - 1: self.own_steps} if self.loops else {}
-        return Deps(bit, lanes)
+        number = self.open(Opened(None, weight, self.lengths, loops=self.loops))
+        return Deps(1 << number, {number: self.own_steps} if self.loops else {})
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -133,7 +142,7 @@ class Context:
 
         In a loop, what is carried may depend on sites of the body: they are `expected`.
         """
-        inner = self._copy()
+        inner = copy.copy(self)
         inner.outer, inner.first, inner.opened, inner.expected = self, self.next, [], expected
         inner.loops = (*self.loops, loop) if loop else self.loops
         inner.runs = dict(self.runs)
@@ -141,13 +150,8 @@ class Context:
 
     def within(self, flag: Val) -> "Context":
         """The same context, inside a branch that is reached where `flag` holds."""
-        inner = self._copy()
+        inner = copy.copy(self)
         inner.active = (*self.active, flag)
-        return inner
-
-    def _copy(self) -> "Context":
-        inner = Context(self.evaluate, self.allow_biased, self.written_out)
-        vars(inner).update(vars(self))
         return inner
 
     def log_weight(self, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
@@ -162,10 +166,14 @@ class Context:
         """The values of `fn` of arrays (a list of arrays), mapped over the axes its inputs have.
 
         `transfer` gives the provenance of the outputs from that of the inputs. Where it mixes the
-        lanes of a site that has several particles, these are expanded first.
+        lanes of a site that has several particles, these are expanded first; so are those of which
+        it makes running sums and the like.
         """
-        deps = transfer([deps_of(val) for val in vals])
-        vals = conformed(self, vals, mixed_dims(self, vals, deps), eqn)
+        ins = [deps_of(val) for val in vals]
+        deps = transfer(ins)
+        if any(val.axes or val.worlds for val in vals):
+            made = [one_by_one(dep) for dep in transfer([as_exact(dep) for dep in ins])]
+            vals = conformed(self, vals, mixed_dims(self, vals, [*deps, *made]), eqn)
         check_joint(eqn, vals)
         return [
             out._replace(sites=dep.sites, lanes=dep.lanes)
@@ -212,9 +220,8 @@ def _expanded(context: Context, val: Val, number: int, dims: set[int], eqn: Any)
         return val
     if any(axis.site == number and axis.step for axis in val.axes):
         raise MixedSteps(site.loops[0].eqn)
-    for d in sorted(dims)[:1]:
-        if d < len(site.loops):
-            raise MixedSteps(site.loops[d].eqn)
+    if min(dims) < len(site.loops):
+        raise MixedSteps(site.loops[min(dims)].eqn)
     if not site.perturbed:
         _check_expansion(site, val, number, dims, eqn)
     return expand(val, number, dims, site)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from .. import _internals as internals
 from .._dataflow import flow, merged
-from .._estimator import default_estimator
-from .._site import Site, read_call
+from .._estimator import estimator_at
+from .._site import Site
 from ..errors import DiscontinuousObjective
 
 
@@ -66,12 +66,10 @@ def warn_jumps(jaxpr: Any) -> None:
 
 
 def _drawn(eqn: Any, reads: frozenset) -> frozenset:
-    site = eqn.params["site"]
-    operands = read_call(site, [v.aval for v in eqn.invars]).operands
-    estimator = operands.estimator or default_estimator(operands.distribution)
-    if operands.obs is not None or not estimator.pathwise:
+    estimator = estimator_at(eqn)
+    if estimator is None or not estimator.pathwise:
         return frozenset()
-    return frozenset({Reads(site, False), *(r for r in reads if not r.jumps)})
+    return frozenset({Reads(eqn.params["site"], False), *(r for r in reads if not r.jumps)})
 
 
 def _inexact(atom: Any) -> bool:

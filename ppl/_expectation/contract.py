@@ -9,20 +9,11 @@ from jax.lax import stop_gradient
 
 from .chain import fold
 from .context import Context, Opened
+from .dimensions import CAUSAL, EXACT
 from .lanes import deps_of, joined, moved
-from .terms import Term, Terms, forgotten
-from .value import (
-    NOW,
-    Val,
-    axis_sizes,
-    broadcast,
-    each_array,
-    event_shape,
-    segment,
-    union_axes,
-    widen,
-)
-from .weigh import multiplied, own_weight, summed, without_dims
+from .terms import Term, Terms, added, forgotten
+from .value import Val, event_shape, placed, segment, widen
+from .weigh import axis_of, summed, weighted
 
 
 def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -> jax.Array:
@@ -42,22 +33,20 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
     )
     remaining = Terms([*terms, *given])
     for number in reversed(range(len(context.opened))):
-        site, bit, after = context.opened[number], 1 << number, Terms()
-        in_chain = any(first <= number <= last for last, first in context.chains.items())
-        here = [term for term in remaining if term.val.sites & bit]
+        site, here, after = context.opened[number], [], Terms()
+        in_chain = any(number in group for group in context.chains.values())
         for term in remaining:
-            if term.val.sites & bit and not in_chain:
-                term = forgotten(_eliminated(term, number, context, False), number)
-            elif term.val.sites & bit:
-                term = _eliminated(term, number, context, True)
+            if term.val.sites >> number & 1:
+                here.append(term)
+                term = _eliminated(term, number, context, in_chain)
+                if not in_chain:
+                    term = forgotten(term, [number])
             after.add(term)
         if site.baseline is not None and here:
             cost = _cost(here, number, context)
             after.add(_baseline_term(site.baseline, cost, number, context, minimized))
-        firsts = {first: last for last, first in context.chains.items()}
-        if number in firsts:
-            group = range(number, firsts[number] + 1)
-            after = Terms(fold(after, group, context))
+        if number in context.chains:
+            after = Terms(fold(after, context.chains[number], context))
         remaining = after
     first, *others = (term.val.array for term in remaining)
     return functools.reduce(jnp.add, others, first)
@@ -67,17 +56,11 @@ def _eliminated(term: Term, number: int, context: Context, own_step: bool) -> Te
     site = context[number]
     if site.perturbed:
         return term._replace(val=_perturbed(term.val, number, site, context))
-    axis = next((a for a in term.val.axes if a.site == number and a.step == NOW), None)
+    axis = axis_of(term.val, number)
     if site.axis and axis is None and site.normalized:
         return term
-    weight = own_weight(site, number, axis, context)
-    relation = term.val.lanes.get(number, (None,) * len(site.lanes))
-    if axis is not None:
-        relation = tuple(None if d in axis.form else a for d, a in enumerate(relation))
-        weight, relation = without_dims(weight, relation, axis.form)
-        val = multiplied(term.val, weight, relation, context, own_step)
-        return term._replace(val=summed(val, axis))
-    return term._replace(val=multiplied(term.val, weight, relation, context, own_step))
+    val = weighted(term.val, number, axis, context, own_step)
+    return term._replace(val=val if axis is None else summed(val, axis))
 
 
 # --- perturbations -------------------------------------------------------------------------------
@@ -93,16 +76,11 @@ def _perturbed(val: Val, number: int, site: Opened, context: Context) -> Val:
     relation = val.lanes.get(number, (None,) * len(site.lanes))
     places = {d: along.dim for d, along in enumerate(relation) if along is not None}
     weight = _of_worlds(site.weight, own.form, context)
-    order = sorted((d for d in places if d not in own.form), key=lambda d: places[d])
-    lanes = [d for d in range(len(site.lanes)) if d not in own.form]
+    lanes = [places[d] for d in range(len(site.lanes)) if d not in own.form]
     rank = len(event_shape(val))
 
     def fn(here, there, weight):
-        shape = [1] * rank
-        for d in order:
-            shape[places[d]] = site.lanes[d]
-        weight = jnp.transpose(weight, (0, *(1 + lanes.index(d) for d in order)))
-        weight = weight.reshape(weight.shape[0], *shape)
+        weight = placed(weight, lanes, rank, lead=1)
         return [here + jnp.sum(weight * (there - stop_gradient(here)), axis=0)]
 
     piece = segment(val, own)
@@ -110,7 +88,7 @@ def _perturbed(val: Val, number: int, site: Opened, context: Context) -> Val:
         jnp.moveaxis(piece.array, 0, len(piece.axes)),
         piece.axes,
         val.sites,
-        moved(deps_of(val), lambda d: d + 1 if d >= 0 else d).lanes,
+        moved(deps_of(val), lambda d: d + 1).lanes,
     )
     here = val._replace(worlds=None)
     (out,) = context.apply(fn, [here, there, weight], lambda deps: [deps[0]])
@@ -123,14 +101,14 @@ def _of_worlds(weight: Val, form: tuple[int, ...], context: Context) -> Val:
         return weight
     rank = len(event_shape(weight))
     kept = [d for d in range(1, rank) if d - 1 not in form]
+    new = {d: 1 + i for i, d in enumerate(kept)}
 
     def fn(x):
         x = jnp.transpose(x, (0, *(1 + d for d in form), *kept))
         return [x.reshape(-1, *x.shape[1 + len(form) :])]
 
     def through(deps):
-        new = {d: 1 + i for i, d in enumerate(kept)}
-        return [moved(deps[0], lambda d: d if d < 0 else new.get(d))]
+        return [moved(deps[0], new.get)]
 
     return context.apply(fn, [weight], through)[0]
 
@@ -153,34 +131,35 @@ def _baseline_term(
         return [(error - stop_gradient(error)) - stop_gradient(baseline) * (weight - 1.0)]
 
     vals = [baseline, site.weight, *([] if cost is None else [cost])]
-    (val,) = context.apply(fn, vals, lambda deps: [joined([deps[0], deps[1]])])
-    return forgotten(Term(val._replace(worlds=None), len(site.lanes)), number)
+    (val,) = context.apply(fn, vals, lambda deps: [joined(deps)])
+    return forgotten(Term(val._replace(worlds=None), len(site.lanes)), [number])
 
 
 def _cost(terms: Sequence[Term], number: int, context: Context) -> Val:
-    """What multiplies a site's weight, for each of its lanes."""
+    """What multiplies a site's weight, for each of its lanes: in a loop, from its step on.
+
+    Of its provenance, what is needed to sum out the particles that it has: other weights would
+    multiply an error of value zero.
+    """
+    return added([_by_lane(term.val, number, context) for term in terms], context)
+
+
+def _by_lane(val: Val, number: int, context: Context) -> Val:
     sizes = context[number].lanes
-    total = Val(jnp.zeros(sizes))
-    for val, _ in terms:
-        relation = val.lanes.get(number, (None,) * len(sizes))
+    relation = val.lanes.get(number, (None,) * len(sizes))
+    lane = {a.dim: d for d, a in enumerate(relation) if a is not None}
 
-        def to_lanes(array, axes, relation=relation):
-            lead = len(axes)
-            kept = {lead + a.dim: d for d, a in enumerate(relation) if a is not None}
-            gone = tuple(d for d in range(lead, array.ndim) if d not in kept)
-            order = sorted(kept)
-            array = jnp.sum(array, axis=gone)
-            lanes = [kept[d] for d in order]
-            array = jnp.transpose(
-                array, (*range(lead), *(lead + lanes.index(d) for d in sorted(lanes)))
-            )
-            shape = [n if relation[d] is not None else 1 for d, n in enumerate(sizes)]
-            array = array.reshape(*array.shape[:lead], *shape)
-            return jnp.broadcast_to(array, (*array.shape[:lead], *sizes))
+    several = {axis.site for axis in val.axes}
 
-        part = each_array(to_lanes, val._replace(worlds=None, lanes={}))
-        both = [total, part]
-        axes = union_axes(both)
-        found = axis_sizes(both, axes)
-        total = Val(sum(broadcast(v, axes, found) for v in both), axes)
-    return total
+    def fn(x):
+        x = jnp.sum(x, axis=tuple(d for d in range(x.ndim) if d not in lane))
+        x = jnp.broadcast_to(placed(x, [lane[d] for d in sorted(lane)], len(sizes)), sizes)
+        for d, along in enumerate(relation):
+            if along is not None and along.how != EXACT and not several:
+                x = jax.lax.cumsum(x, axis=d, reverse=along.how == CAUSAL)
+        return [x]
+
+    sites = val.sites & sum(1 << site for site in several)
+    lanes = {site: r for site, r in val.lanes.items() if site in several}
+    val = val._replace(worlds=None, sites=sites, lanes=lanes)
+    return context.apply(fn, [val], lambda deps: [moved(deps[0], lane.get)])[0]

@@ -40,7 +40,6 @@ def _checkpoint(eqn, vals, keys, context):
     outs, inner = shape
     for site, own in zip(inner.opened, weights, strict=True):
         context.open(site.with_arrays(own))
-    context.chains.update(inner.chains)
     return with_arrays(outs, arrays)
 
 
@@ -67,11 +66,16 @@ def _cond(eqn, vals, keys, context):
 
     arrays = [v.array for v in operands]
     outs, log_weight = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
-    mixed, opened = joined([through(deps_of(val), None) for val in everything]), Deps()
-    if any(kind.weighted for kind in kinds):
-        weight = Val(jnp.exp(log_weight), axes, *mixed)
-        opened = context.open_compound(weight)
-    return [Val(out, axes, *joined([mixed, opened])) for out in outs]
+    deps = _compound(everything, kinds, log_weight, axes, context)
+    return [Val(out, axes, *deps) for out in outs]
+
+
+def _compound(vals, kinds, log_weight, axes, context) -> Deps:
+    """What the outputs of a body depend on that reads some values and is weighted as a whole."""
+    mixed = joined([through(deps_of(val), None) for val in vals])
+    if not any(kind.weighted for kind in kinds):
+        return mixed
+    return joined([mixed, context.open_compound(Val(jnp.exp(log_weight), axes, *mixed))])
 
 
 def _predicated(bodies, index, operands, keys, context):
@@ -121,11 +125,8 @@ def _while(eqn, vals, keys, context):
         "lax.scan or lax.fori_loop with a fixed number of steps, or forward mode (jax.jvp, "
         "jax.jacfwd)."
     )
-    mixed, opened = joined([through(deps_of(val), None) for val in everything]), Deps()
-    if any(kind.weighted for kind in kinds):
-        weight = internals.forward_only(jnp.exp(total), message)
-        opened = context.open_compound(Val(weight, (), *mixed))
-    deps = joined([mixed, opened])
+    total = internals.forward_only(total, message)
+    deps = _compound(everything, kinds, total, (), context)
     return [Val(internals.forward_only(x, message), (), *deps) for x in carry]
 
 

@@ -10,8 +10,8 @@ from .._address import render
 from .._site import Loop
 from ..errors import InvalidControlVariate
 from .context import Context, Opened
-from .lanes import deps_of
-from .value import Val, each_array, event_shape
+from .lanes import deps_of, moved
+from .value import Val, each_array, event_shape, placed
 
 
 def control_variate(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
@@ -75,14 +75,11 @@ def _written_order(opened: Opened) -> list[int]:
 
 def _fitted(value: Val, opened: Opened) -> Val:
     """The value, of one entry a lane."""
-    order = _written_order(opened)[: len(event_shape(value))]
-    shape = [opened.lanes[d] if d in order else 1 for d in range(len(opened.lanes))]
+    places = _written_order(opened)[: len(event_shape(value))]
 
     def filled(array, axes):
-        lead = len(axes)
-        places = sorted(range(len(order)), key=lambda i: order[i])
-        array = jnp.transpose(array, (*range(lead), *(lead + i for i in places)))
-        array = stop_gradient(array.reshape(*array.shape[:lead], *shape))
-        return jnp.broadcast_to(array, (*array.shape[:lead], *opened.lanes))
+        array = stop_gradient(placed(array, places, len(opened.lanes), lead=len(axes)))
+        return jnp.broadcast_to(array, (*array.shape[: len(axes)], *opened.lanes))
 
-    return each_array(filled, value)
+    lanes = moved(deps_of(value), lambda d: places[d]).lanes
+    return each_array(filled, value)._replace(lanes=lanes)

@@ -9,6 +9,8 @@ mixes everything.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import _internals as internals
 
 EXACT, CAUSAL, ANTICAUSAL = 0, 1, -1
@@ -37,23 +39,22 @@ def dimension_maps(eqn: Any) -> list[tuple | None] | None:
 
 def is_elementwise(eqn: Any) -> bool:
     """Whether an equation does the same with each element of its operands."""
-    return RULES.get(internals.kind(eqn)) is _elementwise
+    return internals.kind(eqn) in ELEMENTWISE
 
 
 def _shape(atom):
     return atom.aval.shape
 
 
-def _elementwise(eqn):
-    """Operands of the result's rank; along a dimension of size one, one may be spread out."""
+def _same_size(eqn):
+    """Dimensions of which the result has all, as they are; one of size one may be spread out."""
     out = _shape(eqn.outvars[0])
-    return [
-        tuple(
-            d if len(_shape(v)) == len(out) and n == out[d] else None
-            for d, n in enumerate(_shape(v))
-        )
-        for v in eqn.invars
-    ]
+    maps = []
+    for v in eqn.invars:
+        shape = _shape(v)
+        whole = len(shape) == len(out)
+        maps.append(tuple(d if whole and n == out[d] else None for d, n in enumerate(shape)))
+    return maps
 
 
 def _broadcast(eqn):
@@ -78,23 +79,34 @@ def _reshape(eqn):
     return [tuple(dims), *(() for _ in eqn.invars[1:])]
 
 
-def _without(rank, removed):
-    kept = iter(range(rank))
-    return tuple(None if d in removed else next(kept) for d in range(rank))
+def _removing(name):
+    """The rule of equations that remove the dimensions in a parameter."""
+
+    def rule(eqn):
+        maps = []
+        for v in eqn.invars:
+            places = iter(range(len(_shape(v))))
+            gone = eqn.params[name]
+            maps.append(tuple(None if d in gone else next(places) for d in range(len(_shape(v)))))
+        return maps
+
+    return rule
 
 
-def _squeeze(eqn):
-    return [_without(len(_shape(eqn.invars[0])), eqn.params["dimensions"])]
+def _mixing(name):
+    """The rule of equations that mix indices along the dimensions (or the one) in a parameter."""
+
+    def rule(eqn):
+        mixed = np.ravel(eqn.params[name])
+        ranks = [len(_shape(v)) for v in eqn.invars]
+        return [tuple(None if d in mixed else d for d in range(rank)) for rank in ranks]
+
+    return rule
 
 
 def _transpose(eqn):
     order = eqn.params["permutation"]
     return [tuple(order.index(d) for d in range(len(order)))]
-
-
-def _reduce(eqn):
-    axes = eqn.params["axes"]
-    return [_without(len(_shape(v)), axes) for v in eqn.invars]
 
 
 def _cumulative(eqn):
@@ -121,29 +133,6 @@ def _dot_general(eqn):
     return maps
 
 
-def _same_size(eqn):
-    """Slices, concatenations and the like: dimensions of which the result has all, as they are."""
-    out = _shape(eqn.outvars[0])
-    maps = []
-    for v in eqn.invars:
-        shape = _shape(v)
-        whole = len(shape) == len(out)
-        maps.append(tuple(d if whole and n == out[d] else None for d, n in enumerate(shape)))
-    return maps
-
-
-def _concatenate(eqn):
-    along = eqn.params["dimension"]
-    ranks = [len(_shape(v)) for v in eqn.invars]
-    return [tuple(None if d == along else d for d in range(rank)) for rank in ranks]
-
-
-def _reverse(eqn):
-    turned = eqn.params["dimensions"]
-    rank = len(_shape(eqn.invars[0]))
-    return [tuple(None if d in turned else d for d in range(rank))]
-
-
 def _pad(eqn):
     padding = eqn.params["padding_config"]
     return [tuple(d if p == (0, 0, 0) else None for d, p in enumerate(padding)), ()]
@@ -156,20 +145,10 @@ def _update_slice(eqn):
     return [tuple(range(len(shape))), inner, *(() for _ in starts)]
 
 
-def _sort(eqn):
-    along = eqn.params["dimension"]
-    return [tuple(None if d == along else d for d in range(len(_shape(v)))) for v in eqn.invars]
-
-
 def _stack(eqn):
     axis = eqn.params["axis"]
     ranks = [len(_shape(v)) for v in eqn.invars]
     return [tuple(d if d < axis else d + 1 for d in range(rank)) for rank in ranks]
-
-
-def _split(eqn):
-    along = eqn.params["axis"]
-    return [tuple(None if d == along else d for d in range(len(_shape(eqn.invars[0]))))]
 
 
 def _gather(eqn):
@@ -212,27 +191,28 @@ _ELEMENTWISE = (
     "shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta"
 )
 
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
+
 _REDUCTIONS = (
     "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
 )
 
 RULES: Mapping[str, Callable] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys(_REDUCTIONS.split(), _reduce),
+    **dict.fromkeys((*ELEMENTWISE, "slice", "dynamic_slice"), _same_size),
+    **dict.fromkeys(_REDUCTIONS.split(), _removing("axes")),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulative),
-    **dict.fromkeys(("slice", "dynamic_slice"), _same_size),
     **dict.fromkeys(("cholesky", "triangular_solve"), _matrices),
     "broadcast_in_dim": _broadcast,
-    "concatenate": _concatenate,
+    "concatenate": _mixing("dimension"),
     "dot_general": _dot_general,
     "dynamic_update_slice": _update_slice,
     "gather": _gather,
     "pad": _pad,
     "reshape": _reshape,
-    "rev": _reverse,
-    "sort": _sort,
-    "split": _split,
-    "squeeze": _squeeze,
+    "rev": _mixing("dimensions"),
+    "sort": _mixing("dimension"),
+    "split": _mixing("axis"),
+    "squeeze": _removing("dimensions"),
     "stack": _stack,
     "transpose": _transpose,
 }

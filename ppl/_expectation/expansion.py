@@ -6,7 +6,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .value import Segment, Val, Worlds, axis_sizes, broadcast, union_axes
+from .value import (
+    Segment,
+    Val,
+    Worlds,
+    axis_sizes,
+    broadcast,
+    segment,
+    spread_worlds,
+    union_axes,
+)
 
 
 def expand(val: Val, number: int, dims: set[int], site: Any) -> Val:
@@ -63,16 +72,12 @@ def joint_states(states: int, old: tuple, form: tuple, sizes: tuple) -> np.ndarr
 
 def _one_by_one(val, number, dims, where, sizes) -> Worlds:
     """Each world of a site becomes one for each lane along `dims`: the others are unperturbed."""
-    worlds, pieces, segments, start = val.worlds, [], [], 0
-    base = Val(val.array, val.axes)
-    axes = union_axes([base, worlds])
-    shown = [base, worlds._replace(array=worlds.array[0])]
-    full = broadcast(base, axes, axis_sizes(shown, axes))
-    at = tuple(1 + i for i, axis in enumerate(axes) if axis not in worlds.axes)
-    for own in worlds.segments:
-        piece = jnp.expand_dims(worlds.array[start : start + own.size], at)
-        piece = jnp.broadcast_to(piece, (own.size, *full.shape))
-        start += own.size
+    pieces, segments = [], []
+    axes = union_axes([val, val.worlds])
+    lanes = axis_sizes([val, val.worlds], axes)
+    full = broadcast(val, axes, lanes)
+    for own in val.worlds.segments:
+        piece = spread_worlds(segment(val, own), axes, lanes)
         if own.site == number and not set(dims) <= set(own.form):
             piece, own = _split(piece, full, own, dims, where, sizes, len(axes))
         pieces.append(piece)

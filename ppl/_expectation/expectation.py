@@ -29,10 +29,11 @@ def expectation(
     Estimand: E[objective(*args)], over all the random choices of the program. The estimate's mean
     is the estimand, and the mean of its derivative (by `jax.grad`, `jax.jvp`,
     `jax.value_and_grad`, `eqx.filter_grad`; in `jit` and `vmap`) is the estimand's derivative.
-    Second derivatives are unbiased too where every site's estimator is smooth (`Reparameterized`,
-    `ScoreFunction`, `Enumerate` are). Both hold if each site's estimator suits it and the usual
-    exchange of limits does: the objective must not jump at a reparameterised value (where it
-    is seen to, a `DiscontinuousObjective` warning says so).
+    Second derivatives are unbiased too where those of every site's estimator are, as its docstring
+    says (`Reparameterized`, `ScoreFunction`, `Enumerate`, ...). All this holds if each site's
+    estimator suits it and the usual exchange of limits does: the objective must not jump at a
+    reparameterised value (where it is seen to, a `DiscontinuousObjective` warning says so), nor,
+    for second derivatives, may its first derivative.
 
     The objective's jaxpr is evaluated once. A site's weights multiply only the additive terms
     that depend on it; sites of several particles are summed by variable elimination; with
@@ -154,8 +155,7 @@ def _estimated(
     """The value and the auxiliary outputs; loops whose steps mix are written out."""
     written_out: set[int] = set()
     while True:
-        context = Context(evaluate, allow_biased, written_out)
-        context.all_exact = exactly
+        context = Context(evaluate, allow_biased, written_out, all_exact=exactly)
         wanted = [i == 0 for i in range(len(jaxpr.outvars))]
         try:
             value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)
@@ -172,12 +172,8 @@ def _auxiliary(out: Any, context: Context) -> jax.Array:
     out = collapse(out, context)._replace(worlds=None)
     if not out.axes:
         return jax.lax.stop_gradient(out.array)
-    array = jnp.asarray(out.array, _inexact(out.array))
+    array = jnp.asarray(out.array, jnp.result_type(out.array, jnp.float32))
     return jax.lax.stop_gradient(contract([Term(out._replace(array=array))], context))
-
-
-def _inexact(array: jax.Array) -> Any:
-    return jnp.result_type(array, jnp.float32)
 
 
 def _with_scalar(objective: Callable, has_aux: bool, *args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,7 @@ A table indexed by an enumerated state, over all of whose particles the index ru
 last, is the table itself: its dimension becomes the particle axis, and nothing is gathered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import or_
 from typing import Any
 
@@ -16,7 +16,7 @@ from .. import _internals as internals
 from .context import Context, mixed_dims
 from .dimensions import dimension_maps, is_elementwise
 from .lanes import deps_of, transfer
-from .value import Axis, Known, Val, lift
+from .value import Axis, Known, Val, lift, placed, with_sorted_axes
 
 _SHAPED = {"broadcast_in_dim", "copy", "reshape", "slice", "squeeze", "stop_gradient", "transpose"}
 _COMPUTED = {"add", "and", "clamp", "convert_element_type", "eq", "ge", "gt", "le", "lt", "max"} | {
@@ -61,37 +61,26 @@ def _constant(atom: Any, val: Val) -> Any:
 
 def lookup(eqn: Any, vals: Sequence[Val], context: Context) -> Val | None:
     """A table indexed by all the particles of one axis in turn: the table; else None."""
-    name = internals.kind(eqn)
-    found = {"gather": _gathered, "dynamic_slice": _sliced}.get(name, _other)(eqn, vals)
-    if found is None:
+    rule = _LOOKUPS.get(internals.kind(eqn))
+    found = rule and rule(eqn, vals)
+    if not found:
         return None
     dim, axis = found
     table, out = vals[0], eqn.outvars[0].aval.shape
     (deps,) = transfer(eqn, [deps_of(val) for val in vals])
     mixed = mixed_dims(context, vals, [deps])
-    whole = all(
-        dims <= set(a.form) for a in (*table.axes, axis) for dims in [mixed.get(a.site, set())]
-    )
+    whole = all(mixed.get(a.site, set()) <= set(a.form) for a in (*table.axes, axis))
     if not whole or any(val.worlds for val in vals) or axis in table.axes:
         return None
     maps = dimension_maps(eqn)
     assert maps is not None and maps[0] is not None
     places = [p for d, p in enumerate(maps[0]) if d != dim]
-    if any(p is None for p in places):
+    if None in places or places != sorted(places):
         return None
-    if places != sorted(places):
-        return None
-    axes = (*table.axes, axis)
     array = jnp.moveaxis(table.array, len(table.axes) + dim, len(table.axes))
-    order = sorted(range(len(axes)), key=lambda i: axes[i])
-    array = jnp.transpose(array, (*order, *range(len(axes), array.ndim)))
-    lead, own = array.shape[: len(axes)], array.shape[len(axes) :]
-    ones = [1] * len(out)
-    for place, size in zip(places, own, strict=True):
-        ones[place] = size
-    small = array.reshape(*lead, *ones)
-    full = jnp.broadcast_to(small, (*lead, *out))
-    return Val(full, tuple(sorted(axes)), deps.sites, deps.lanes, small=small)
+    val = with_sorted_axes(Val(array, (*table.axes, axis), *deps))
+    small = placed(val.array, places, len(out), lead=len(val.axes))
+    return val._replace(array=jnp.broadcast_to(small, (*_lead(val), *out)), small=small)
 
 
 def uniform(eqn: Any, vals: Sequence[Val], out: Val) -> Val:
@@ -113,10 +102,9 @@ def _small(eqn: Any, vals: Sequence[Val], out: Val) -> Any:
     if name == "squeeze" or (name == "reduce_sum" and not eqn.params["axes"]):
         return vals[0].small.reshape(*_lead(vals[0]), *_squeezed(eqn, vals[0]))
     if name == "broadcast_in_dim":
-        ones = [1] * rank
-        for d, n in zip(eqn.params["broadcast_dimensions"], _own(vals[0]), strict=True):
-            ones[d] = n
-        return vals[0].small.reshape(*_lead(vals[0]), *ones)
+        return placed(
+            vals[0].small, eqn.params["broadcast_dimensions"], rank, lead=len(vals[0].axes)
+        )
     if not is_elementwise(eqn):
         return None
     shape = np.broadcast_shapes(*(_own(v) for v, f in zip(vals, found, strict=True) if f))
@@ -140,10 +128,6 @@ def _own(val: Val) -> tuple[int, ...]:
 def _squeezed(eqn: Any, val: Val) -> list[int]:
     gone = eqn.params.get("dimensions", ())
     return [n for d, n in enumerate(_own(val)) if d not in gone]
-
-
-def _other(eqn: Any, vals: Sequence[Val]) -> None:
-    return None
 
 
 def _counts(val: Val, size: int) -> Axis | None:
@@ -173,3 +157,7 @@ def _sliced(eqn: Any, vals: Sequence[Val]) -> tuple[int, Axis] | None:
     (dim,) = partial
     axis = _counts(vals[1 + dim], shape[dim])
     return (dim, axis) if axis else None
+
+
+_LOOKUPS: Mapping[str, Callable] = {"gather": _gathered, "dynamic_slice": _sliced}
+"""Rules `(eqn, vals) -> (dimension that is indexed, axis)`, or None where it is no table."""

@@ -57,7 +57,15 @@ def _after(first: Along, then: Along) -> Along | None:
 
 
 def moved(deps: Deps, dims: Callable[[int], Any]) -> Deps:
-    """The provenance after dimensions are moved: `dims(old)` is the new one, an `Along` or None."""
+    """The provenance after an array's dimensions are moved; steps of loops stay what they are.
+
+    `dims(old)` is the new dimension, an `Along` or None.
+    """
+    return renumbered(deps, lambda d: d if d < 0 else dims(d))
+
+
+def renumbered(deps: Deps, dims: Callable[[int], Any]) -> Deps:
+    """As `moved`, of the negative dimensions too, which stand for steps of loops."""
 
     def entry(along: Along | None) -> Along | None:
         new = dims(along.dim) if along is not None else None
@@ -69,11 +77,24 @@ def moved(deps: Deps, dims: Callable[[int], Any]) -> Deps:
     return Deps(deps.sites, {site: r for site, r in lanes.items() if any(r)})
 
 
+def as_exact(deps: Deps) -> Deps:
+    """The provenance as if elements depended on their own lanes alone, none before or after."""
+    lanes = {site: tuple(a and Along(a.dim) for a in r) for site, r in deps.lanes.items()}
+    return Deps(deps.sites, lanes)
+
+
+def one_by_one(deps: Deps) -> Deps:
+    """The provenance with lanes mixed where elements depend on those before or after."""
+    alone = lambda a: a if a and a.how == EXACT else None  # noqa: E731
+    lanes = {site: tuple(map(alone, relation)) for site, relation in deps.lanes.items()}
+    return Deps(deps.sites, {site: r for site, r in lanes.items() if any(r)})
+
+
 def through(deps: Deps, mapping: Sequence[Any] | None) -> Deps:
-    """The provenance through an equation; steps of loops around it stay what they are."""
+    """The provenance through an equation."""
     if not deps.lanes:
         return deps
-    return moved(deps, lambda d: d if d < 0 else (None if mapping is None else mapping[d]))
+    return moved(deps, lambda d: None if mapping is None else mapping[d])
 
 
 def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
@@ -114,23 +135,23 @@ def flow(jaxpr: Any, ins: Sequence[Deps]) -> list[Deps]:
 
 def entered(deps: Deps, level: int) -> Deps:
     """One step's slice of a scanned input: its leading dimension is the step."""
-    return moved(deps, lambda d: -level if d == 0 else (d - 1 if d > 0 else d))
+    return moved(deps, lambda d: d - 1 if d else -level)
 
 
 def carried(deps: Deps, level: int, reverse: bool) -> Deps:
     """What one step hands to the next: it depends on that step's past."""
     past = Along(-level, ANTICAUSAL if reverse else CAUSAL)
-    return moved(deps, lambda d: past if d == -level else d)
+    return renumbered(deps, lambda d: past if d == -level else d)
 
 
 def stacked(deps: Deps, level: int) -> Deps:
     """The stacked outputs of the steps."""
-    return moved(deps, lambda d: 0 if d == -level else (d + 1 if d >= 0 else d))
+    return renumbered(deps, lambda d: 0 if d == -level else (d + 1 if d >= 0 else d))
 
 
 def ended(deps: Deps, level: int) -> Deps:
     """What the last step hands out: it depends on all of them."""
-    return moved(deps, lambda d: None if d == -level else d)
+    return renumbered(deps, lambda d: None if d == -level else d)
 
 
 def new_level(deps: Sequence[Deps]) -> int:

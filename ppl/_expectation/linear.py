@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import _internals as internals
-from .._estimator import Reparameterized, default_estimator
-from .._site import read_call
+from .._dataflow import readers
+from .._estimator import Reparameterized, estimator_at
 from .context import Context
 from .lanes import transfer
 from .terms import (
@@ -19,6 +19,7 @@ from .terms import (
     aligned_dims,
     collapse,
     hidden,
+    rearranged,
     shown,
     terms_of,
 )
@@ -48,25 +49,10 @@ def _reduce_sum(eqn, operands, context):
         apart = aligned_dims(val)
         axes = [pending + int(d) for d in eqn.params["axes"]]
         kept = [d for d in axes if d in apart]
-        gone = tuple(d for d in axes if d not in apart)
         rest = [d for d in range(len(event_shape(val))) if d not in axes]
         order = [*rest[:pending], *kept, *rest[pending:]]
-        terms.add(Term(_arranged(val, gone, order), pending + len(kept)))
+        terms.add(Term(rearranged(val, order), pending + len(kept)))
     return terms
-
-
-def _arranged(val: Val, gone: tuple[int, ...], order: list[int]) -> Val:
-    from .lanes import deps_of, moved
-
-    def rearranged(array, axes):
-        lead = len(axes)
-        now = [d for d in range(array.ndim - lead) if d not in gone]
-        array = jnp.sum(array, axis=tuple(lead + d for d in gone))
-        return jnp.transpose(array, (*range(lead), *(lead + now.index(d) for d in order)))
-
-    new = {d: i for i, d in enumerate(order)}
-    deps = moved(deps_of(val), lambda d: d if d < 0 else new.get(d))
-    return each_array(rearranged, val)._replace(lanes=deps.lanes)
 
 
 def _product(eqn, operands, context):
@@ -152,7 +138,8 @@ def tail(jaxpr: Any, wanted: Sequence[bool], inputs: Sequence[bool]) -> set:
     found = {v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and not _literal(v)}
     if not found:
         return found
-    random = _random_vars(jaxpr, inputs)
+    sources = (v for v, r in zip(jaxpr.invars, inputs, strict=True) if r)
+    random = readers(jaxpr, sources, also=_weighted)
     for eqn in reversed(jaxpr.eqns):
         name = internals.kind(eqn)
         if not any(v in found for v in eqn.outvars):
@@ -178,19 +165,9 @@ def _literal(atom: Any) -> bool:
     return internals.is_literal(atom)
 
 
-def _random_vars(jaxpr: Any, inputs: Sequence[bool]) -> set:
-    random = {v for v, r in zip(jaxpr.invars, inputs, strict=True) if r}
-    for eqn in jaxpr.eqns:
-        if _weighted(eqn) or any(not _literal(v) and v in random for v in eqn.invars):
-            random |= set(eqn.outvars)
-    return random
-
-
 def _weighted(eqn: Any) -> bool:
     if not internals.has_sites(eqn):
         return False
     if internals.kind(eqn) != "sample":
         return True
-    operands = read_call(eqn.params["site"], [v.aval for v in eqn.invars]).operands
-    estimator = operands.estimator or default_estimator(operands.distribution)
-    return operands.obs is None and not isinstance(estimator, Reparameterized)
+    return not isinstance(estimator_at(eqn), Reparameterized | None)

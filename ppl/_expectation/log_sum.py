@@ -3,6 +3,7 @@
 The contraction of `contract` with sums for products and log-sum-exp for sums.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,13 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
 
-from .chain import arranged, before_dims
+from .chain import identity, meeting, passed_on, transitions
 from .context import Context, MixedSteps
-from .dimensions import Along
-from .lanes import joined
-from .terms import Term, Terms, collapse, forgotten
-from .value import LAST, NOW, Axis, Val, event_shape, union_axes
-from .weigh import multiplied, own_weight, summed, without_dims
+from .lanes import deps_of, moved
+from .terms import Term, Terms, added, collapse, forgotten
+from .value import LAST, Axis, Val, event_shape
+from .weigh import axis_of, summed, weighted
 
 Total = Callable[..., jax.Array]
 """A log-sum-exp `(array, axis, step=0)` over some dimensions; `step` counts those of a loop."""
@@ -60,11 +60,10 @@ _drawn.defvjp(_draw, lambda chosen, cotangent: (chosen * cotangent, None))
 def log_sum(terms: Iterable[Term], context: Context, total: Total = exact_total) -> jax.Array:
     """log Σ_particles exp(Σ_terms term) × Π weights: of normalized sites of several particles."""
     remaining = list(Terms(terms))
-    chains = {first: last for last, first in context.chains.items()}
-    inside = {n for first, last in chains.items() for n in range(first, last + 1)}
+    chains = context.chains
     for number in reversed(range(len(context.opened))):
-        group = range(number, chains.get(number, number) + 1)
-        if number in inside and number not in chains:
+        group = chains.get(number, range(number, number + 1))
+        if number not in chains and any(number in chain for chain in chains.values()):
             continue
         bits = sum(1 << n for n in group)
         here = [term for term in remaining if term.val.sites & bits]
@@ -72,9 +71,7 @@ def log_sum(terms: Iterable[Term], context: Context, total: Total = exact_total)
             eliminate = _chain if number in chains else _site
             rest = [term for term in remaining if not term.val.sites & bits]
             term = eliminate(here, group, context, total)
-            for n in group:
-                term = forgotten(term, n)
-            remaining = list(Terms([*rest, term]))
+            remaining = list(Terms([*rest, forgotten(term, group)]))
     return sum((term.val.array for term in remaining), start=jnp.zeros(()))
 
 
@@ -85,20 +82,15 @@ def _log_times(weight: Any, term: Any) -> Any:
 
 def _site(here: Sequence[Term], group: range, context: Context, total: Total) -> Term:
     number = group.start
-    val, pending = _added(here, number, context)
-    site = context[number]
-    axis = next((a for a in val.axes if a.site == number and a.step == NOW), None)
+    val, pending = _one_term(here, number, context)
+    axis = axis_of(val, number)
     if axis is None:
         return Term(val, pending)
-    weight = own_weight(site, number, axis, context)
-    relation = val.lanes.get(number, (None,) * len(site.lanes))
-    relation = tuple(None if d in axis.form else a for d, a in enumerate(relation))
-    weight, relation = without_dims(weight, relation, axis.form)
-    val = multiplied(val, weight, relation, context, True, _log_times)
+    val = weighted(val, number, axis, context, True, _log_times)
     return Term(summed(val, axis, total), pending)
 
 
-def _added(terms: Sequence[Term], number: int, context: Context) -> Term:
+def _one_term(terms: Sequence[Term], number: int, context: Context) -> Term:
     """All the terms as one: lane by lane where they keep the same lanes apart."""
     first, *rest = terms
     relation = first.val.lanes.get(number)
@@ -108,15 +100,8 @@ def _added(terms: Sequence[Term], number: int, context: Context) -> Term:
     )
     if not apart:
         vals = [collapse(Terms([term]), context) for term in terms]
-        return Term(_plus(vals, context))
-    return Term(_plus([term.val for term in terms], context), first.pending)
-
-
-def _plus(vals: Sequence[Val], context: Context) -> Val:
-    total, *rest = vals
-    for val in rest:
-        (total,) = context.apply(lambda a, b: [a + b], [total, val], lambda deps: [joined(deps)])
-    return total
+        return Term(added(vals, context))
+    return Term(added([term.val for term in terms], context), first.pending)
 
 
 def _chain(here: Sequence[Term], group: range, context: Context, total: Total) -> Term:
@@ -125,50 +110,29 @@ def _chain(here: Sequence[Term], group: range, context: Context, total: Total) -
     stacked = [t for t in here if not any(a.step == LAST for a in t.val.axes)]
     finals = [t.val for t in here if any(a.step == LAST for a in t.val.axes)]
     lanes = context[group.start].lanes
-    identity = tuple(Along(d) for d in range(len(lanes)))
-    steps = Val(jnp.zeros(lanes), (), 1 << group.start, {group.start: identity})
+    own = {group.start: identity(len(lanes))}
+    steps = Val(jnp.zeros(lanes), (), 1 << group.start, own)
     for term in stacked:
         relation = next((r for n in group if (r := term.val.lanes.get(n))), None)
         places = relation and tuple(a and a.dim for a in relation)
         if term.pending != len(lanes) or places != tuple(range(len(lanes))):
             raise MixedSteps(loop.eqn)
-        steps = _plus([steps, term.val], context)
-    axes = union_axes([steps, *finals, *(context[n].weight for n in group)])
-    kept = [n for n in group if any(a.site == n and a.step != NOW for a in axes)]
-    for n in reversed(group):
-        axis = Axis(n, NOW)
-        weight = own_weight(context[n], n, axis, context)
-        steps = multiplied(steps, weight, identity, context, True, _log_times)
-        if n not in kept:
-            steps = summed(steps, axis, total)
-    return _folded(steps, kept, finals, context, loop, total)
-
-
-def _folded(
-    steps: Val, kept: list[int], finals: list[Val], context: Context, loop: Any, total: Total
-) -> Term:
-    passed, count = arranged(steps, kept), len(kept)
+        steps = added([steps, term.val], context)
+    if finals and len(lanes) > 1:
+        raise MixedSteps(loop.eqn)
+    kept = meeting([steps, *finals], group, context)
+    steps = transitions(steps, kept, group, context, _log_times, total)
+    passed = passed_on(steps, kept)
 
     def step(state, at):
         number, transition = at
-        wide = state.reshape(state.shape + (1,) * count)
-        return total(wide + transition, before_dims(transition, count), number), None
+        of_step = functools.partial(total, step=number)
+        return passed.after(state, transition, jnp.add, of_step), None
 
     start, numbers = passed.start(-jnp.inf, 0.0), jnp.arange(len(passed.array))
     last, _ = jax.lax.scan(step, start, (numbers, passed.array), reverse=loop.reverse)
-    rank, width = len(passed.outer), len(passed.sizes[1])
-    if finals and width:
-        raise MixedSteps(loop.eqn)
-    array = jnp.moveaxis(last, range(rank + width, last.ndim), range(rank, rank + count))
-    axes = (*passed.outer, *(Axis(n, LAST) for n in kept))
-    order = sorted(range(len(axes)), key=lambda i: axes[i])
-    array = jnp.transpose(array, (*order, *range(len(axes), array.ndim)))
-    lanes = {
-        site: tuple(a and a._replace(dim=a.dim - 1) if a and a.dim else None for a in relation)
-        for site, relation in steps.lanes.items()
-    }
-    val = Val(array, tuple(sorted(axes)), steps.sites, lanes)
-    val = _plus([val, *finals], context)
+    deps = moved(deps_of(steps), lambda d: d - 1 if d else None)
+    val = added([passed.named(last, LAST, deps), *finals], context)
     for n in kept:
         val = summed(val, Axis(n, LAST), total)
     return Term(val, len(event_shape(val)))

@@ -93,13 +93,13 @@ def too_long(eqn: Any) -> TooManyJointStates:
 
 def _slice(val: Val, t: int, context: Context) -> Val:
     def through(deps):
-        return [moved(dep, lambda d: d if d < 0 else (d - 1 if d else None)) for dep in deps]
+        return [moved(dep, lambda d: d - 1 if d else None) for dep in deps]
 
     return context.apply(lambda x: [x[t]], [val], through)[0]
 
 
 def _pile(eqn: Any, column: Sequence[Val], context: Context) -> Val:
     def through(deps):
-        return [joined([moved(dep, lambda d: d if d < 0 else d + 1) for dep in deps])]
+        return [joined([moved(dep, lambda d: d + 1) for dep in deps])]
 
     return context.apply(lambda *arrays: [jnp.stack(arrays)], column, through, eqn)[0]

@@ -24,6 +24,7 @@ from .value import (
     appended,
     each_array,
     event_shape,
+    with_sorted_axes,
 )
 
 
@@ -74,62 +75,62 @@ class _Opening:
         self.site, self.kind, self.context = site, kind, context
         self.constants, self.costs = constants, costs
 
-    def _opened(self, weight: Val, **options: Any) -> Opened:
-        lanes = event_shape(weight)[1:] if options.pop("leading", False) else event_shape(weight)
-        baseline, control = self.costs
-        return Opened(
-            self.site,
-            weight,
-            (*self.context.lengths, *lanes),
-            baseline=baseline,
-            control=control,
-            loops=self.context.loops,
-            **options,
-        )
-
-    def _valued(self, value: Val, bit: int, rank: int) -> Val:
-        """A value that depends on the site lane by lane: `rank` lanes come first.
+    def _open(
+        self,
+        value: Val,
+        weight: Val,
+        axis: bool = False,
+        normalized: bool = False,
+        perturbed: bool = False,
+    ) -> Val:
+        """Opens the site; the value then depends on it lane by lane, where its lanes come first.
 
         In a loop it may depend on the site's earlier steps already.
         """
-        number = bit.bit_length() - 1
-        relation = (*self.context.own_steps, *(Along(d) for d in range(rank)))
-        own = Deps(bit, {number: relation} if relation else {})
+        lanes, loops = event_shape(weight)[1 if perturbed else 0 :], self.context.loops
+        baseline, control = self.costs
+        opened = Opened(
+            self.site,
+            weight,
+            (*self.context.lengths, *lanes),
+            axis,
+            normalized,
+            perturbed,
+            baseline,
+            control=control,
+            loops=loops,
+        )
+        number = self.context.open(opened)
+        relation = (*self.context.own_steps, *(Along(d) for d in range(len(lanes))))
+        own = Deps(1 << number, {number: relation} if relation else {})
         deps = joined([deps_of(value), own])
         lost = None in deps.lanes.get(number, relation and (None,))
         if lost and any(axis.site == number for axis in value.axes):
-            raise MixedSteps(self.context.loops[-1].eqn)
+            raise MixedSteps(loops[-1].eqn)
         return value._replace(sites=deps.sites, lanes=deps.lanes)
 
     def one(self, value: Val, weight: Val) -> Val:
         """One particle: no axis."""
-        bit = self.context.open(self._opened(weight))
-        return self._valued(value, bit, len(event_shape(weight)))
+        return self._open(value, weight)
 
     def axis(self, value: Val, weight: Val) -> Val:
         """Several particles, whose number multiplies with that of others: a named axis."""
         axis = Axis(self.context.next)
-        weight = _named(weight, axis)
-        bit = self.context.open(self._opened(weight, axis=True, normalized=self.kind.normalized))
-        value = self._valued(_named(value, axis), bit, len(event_shape(weight)))
+        value, weight = _named(value, axis), _named(weight, axis)
+        value = self._open(value, weight, axis=True, normalized=self.kind.normalized)
         constants = self.kind.values
         return value if constants is None else value._replace(known=Known(axis, constants))
 
     def worlds(self, value: Val, weight: Val) -> Val:
         """A particle and its perturbations: new worlds, in which those of other sites are not."""
-        number, size = self.context.next, self.kind.particles - 1
-        own = Segment(number, (), size)
-        base = _first(value)
+        own = Segment(self.context.next, (), self.kind.particles - 1)
         array = jnp.moveaxis(value.array, len(value.axes), 0)[1:]
-        own = Worlds(stop_gradient(array), value.axes, (Segment(number, (), size),))
-        base = base._replace(worlds=appended(base.worlds, own))
-        rank = len(event_shape(weight)) - 1
-        array = jnp.moveaxis(
-            jnp.moveaxis(weight.array, len(weight.axes), 0)[1:], 0, len(weight.axes)
-        )
+        worlds = Worlds(stop_gradient(array), value.axes, (own,))
+        base = _first(value)
+        base = base._replace(worlds=appended(base.worlds, worlds))
+        array = jax.lax.slice_in_dim(weight.array, 1, None, axis=len(weight.axes))
         weight = weight._replace(array=array, worlds=None)
-        opened = self._opened(weight, perturbed=True, normalized=True, leading=True)
-        return self._valued(base, self.context.open(opened), rank)
+        return self._open(base, weight, normalized=True, perturbed=True)
 
     def runs(self, value: Val, weight: Val) -> Val:
         """Particles that go together with those of other lanes: an axis of runs of the program."""
@@ -165,22 +166,19 @@ def _run_of(val: Val, axis: Axis) -> Val:
     """Particles as runs: in each run of what the site reads, the particle of that run."""
 
     def diagonal(array, axes):
-        if axis not in axes:
-            return array
         array = jnp.moveaxis(array, [axes.index(axis), len(axes)], [0, 1])
         index = jnp.arange(array.shape[0])
         return jnp.moveaxis(array[index, index], 0, axes.index(axis))
 
-    if axis not in val.axes and not (val.worlds and axis in val.worlds.axes):
+    has = {axis in part.axes for part in (val, val.worlds) if part is not None}
+    if has == {False}:
         return _named(val, axis)
-    named = each_array(diagonal, val)
-    missing = axis not in val.axes or (val.worlds and axis not in val.worlds.axes)
-    assert not missing
-    return _trailing_lanes(named)
+    assert has == {True}
+    return _trailing_lanes(each_array(diagonal, val))
 
 
 def _trailing_lanes(val: Val) -> Val:
-    deps = moved(deps_of(val), lambda d: d if d < 0 else d - 1)
+    deps = moved(deps_of(val), lambda d: d - 1)
     return val._replace(lanes=deps.lanes)
 
 
@@ -195,19 +193,7 @@ def _named(val: Val, axis: Axis) -> Val:
     if val.worlds:
         val = val._replace(worlds=val.worlds._replace(axes=(*val.worlds.axes, axis)))
     val = val._replace(axes=(*val.axes, axis))
-    return _sorted_axes(_trailing_lanes(val))
-
-
-def _sorted_axes(val: Val) -> Val:
-    def ordered(array, axes):
-        order = sorted(range(len(axes)), key=lambda i: axes[i])
-        return jnp.transpose(array, (*order, *range(len(axes), array.ndim)))
-
-    if list(val.axes) == sorted(val.axes) and not val.worlds:
-        return val
-    out = each_array(ordered, val)
-    worlds = out.worlds and out.worlds._replace(axes=tuple(sorted(out.worlds.axes)))
-    return out._replace(axes=tuple(sorted(out.axes)), worlds=worlds)
+    return with_sorted_axes(_trailing_lanes(val))
 
 
 def _val(x: Any) -> Val:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import _internals as internals
+from .._dataflow import readers
 from .._walker import scan_like
 from .context import Context, Loop, MixedSteps, Opened
 from .lanes import carried, deps_of, ended, entered, joined, new_level, stacked
@@ -23,6 +24,7 @@ from .value import (
     broadcast,
     each_array,
     event_shape,
+    spread_worlds,
     union_axes,
     union_segments,
     widen,
@@ -43,8 +45,7 @@ class Steps:
         self.jaxpr, self.closed = internals.body_of(eqn)
         self.consts, self.init, xs = internals.scan_split(eqn, vals)
         self.xs = [x._replace(lanes=entered(deps_of(x), self.level).lanes) for x in xs]
-        self.steps = [_leading_steps(x) for x in xs]
-        self.feeds = keys.steps((), length)
+        self.scanned = [_leading_steps(x) for x in xs], keys.steps((), length)
         self.inner = context.nested(self.loop)
         self.outs: list[Val] = []
 
@@ -56,11 +57,11 @@ class Steps:
             end, made, opened = self._first_apart()
         else:
             start = self._filled_all(self.init, carry)
-            end, (ys, arrays) = scan_like(self.eqn, self._body(carry), start, self._scanned())
+            end, (ys, arrays) = scan_like(self.eqn, self._body(carry), start, self.scanned)
             end, made = with_arrays(carry, end), with_arrays(self.outs[len(carry) :], ys)
             made = [self._stacked(val) for val in made]
             opened = [
-                site.with_arrays(own, self._stacked)
+                self._stacked_site(site, own)
                 for site, own in zip(self.inner.opened, arrays, strict=True)
             ]
         self._note(opened)
@@ -70,28 +71,25 @@ class Steps:
         """The first step by itself: what it starts from is no particle of a step before."""
         at, rest = (-1, slice(None, -1)) if self.loop.reverse else (0, slice(1, None))
         count = len(self.init)
-        first = self._run(self.init, jax.tree.map(lambda x: x[at], self._scanned()))
+        first = self._run(self.init, jax.tree.map(lambda x: x[at], self.scanned))
         outs, sites = self.outs, self.inner.opened
         handed = [self._carried(val) for val in first[:count]]
         carry = self._carry(handed)
         body, start = self._body(carry), self._filled_all(handed, carry)
-        later = jax.tree.map(lambda x: x[rest], self._scanned())
+        later = jax.tree.map(lambda x: x[rest], self.scanned)
         end, (ys, arrays) = _at_once(
             body, start, later, self.loop._replace(length=self.loop.length - 1)
         )
         ends = with_arrays(carry, end)
-        pairs = zip(outs[count:], with_arrays(self.outs[count:], ys), strict=True)
-        made = [self._with_first(a, self._stacked(b)) for a, b in pairs]
-        opened = []
-        for site, other, own in zip(sites, self.inner.opened, arrays, strict=True):
-            firsts = iter(
-                val for val in (site.weight, site.baseline, site.control) if val is not None
-            )
-            join = lambda val, firsts=firsts: self._with_first(next(firsts), self._stacked(val))  # noqa: E731
-            opened.append(other.with_arrays(own, join))
+        pairs = zip(with_arrays(self.outs[count:], ys), outs[count:], strict=True)
+        made = [self._with_first(self._stacked(val), first) for val, first in pairs]
+        opened = [
+            self._stacked_site(site, own).each(self._with_first, first.vals)
+            for site, own, first in zip(self.inner.opened, arrays, sites, strict=True)
+        ]
         return ends, made, opened
 
-    def _with_first(self, first: Val, rest: Val) -> Val:
+    def _with_first(self, rest: Val, first: Val) -> Val:
         """The stacked values of the other steps with that of the first."""
         if first.worlds or rest.worlds:
             raise MixedSteps(self.eqn)
@@ -103,9 +101,6 @@ class Steps:
         array = jnp.concatenate(pieces[::-1] if self.loop.reverse else pieces, axis=len(axes))
         known = first.known if first.known == rest.known else None
         return Val(array, axes, *joined([deps_of(alone), deps_of(rest)]), known=known)
-
-    def _scanned(self) -> tuple:
-        return self.steps, self.feeds
 
     def _run(self, carry: Sequence[Val], step: Any) -> list[Val]:
         """The body's outputs at one step; they and its sites are kept."""
@@ -133,7 +128,7 @@ class Steps:
     def _carry(self, start: Sequence[Val]) -> list[Val]:
         """What the carry depends on, from its start to a fixed point; its arrays are shapes."""
         carry = [_shape_of(val) for val in start]
-        first = jax.tree.map(lambda x: x[0], self._scanned())
+        first = jax.tree.map(lambda x: x[0], self.scanned)
         while True:
             body = lambda state, step, metas=carry: arrays_of(  # noqa: E731
                 self._run(with_arrays(metas, state), step)
@@ -184,11 +179,7 @@ class Steps:
         worlds = None
         segments = union_segments([old, new])
         if segments:
-            found = [v.worlds for v in (old, new) if v.worlds]
-            inside = [
-                Val(jax.ShapeDtypeStruct(w.array.shape[1:], w.array.dtype), w.axes) for w in found
-            ]
-            inside.append(Val(struct, axes))
+            inside = [Val(struct, axes), *(v.worlds for v in (old, new) if v.worlds)]
             own = union_axes(inside)
             count = sum(s.size for s in segments)
             shape = (count, *axis_sizes(inside, own), *event_shape(old))
@@ -211,12 +202,9 @@ class Steps:
         array = broadcast(val, meta.axes, sizes).astype(meta.array.dtype)
         worlds = None
         if meta.worlds:
-            known = Val(
-                jax.ShapeDtypeStruct(meta.worlds.array.shape[1:], array.dtype), meta.worlds.axes
-            )
-            sizes = axis_sizes([known], known.axes)
+            axes = meta.worlds.axes
             wide = widen(val, meta.worlds.segments)
-            spread = jax.vmap(lambda x: broadcast(Val(x, wide.axes), known.axes, sizes))(wide.array)
+            spread = spread_worlds(wide, axes, axis_sizes([meta.worlds], axes))
             worlds = meta.worlds._replace(array=spread)
         return Val(array, meta.axes, meta.sites, meta.lanes, worlds)
 
@@ -233,6 +221,10 @@ class Steps:
             worlds = worlds._replace(array=moved_steps)
         return val._replace(array=array, lanes=deps.lanes, worlds=worlds)
 
+    def _stacked_site(self, site: Opened, arrays: Sequence[Any]) -> Opened:
+        opened = site.with_arrays(arrays)
+        return opened.each(lambda val, _: self._stacked(val), opened.vals)
+
     def _note(self, opened: Sequence[Opened]) -> None:
         """Opens the sites of the steps, whose first lanes are the steps."""
         first = self.context.next
@@ -242,7 +234,7 @@ class Steps:
         vals = [self.context[n].weight for n in numbers] + list(self.outs)
         meets = any(a.step != NOW and a.site in numbers for val in vals for a in val.axes)
         if meets:
-            self.context.chains[numbers[-1]] = first
+            self.context.chains[first] = numbers
 
 
 def _leading_steps(val: Val) -> tuple:
@@ -275,7 +267,8 @@ def _at_once(body: Callable, start: Any, steps: Any, loop: Loop) -> tuple[Any, A
     first = jax.tree.map(lambda x: x[0], steps)
     closed = jax.make_jaxpr(body)(start, first)
     count = len(jax.tree.leaves(start))
-    if _reached(closed.jaxpr, closed.jaxpr.invars[:count], closed.jaxpr.outvars[:count]):
+    reached = readers(closed.jaxpr, closed.jaxpr.invars[:count])
+    if any(not internals.is_literal(v) and v in reached for v in closed.jaxpr.outvars[:count]):
         return jax.lax.scan(body, start, steps, length=loop.length, reverse=loop.reverse)
     handed = jax.vmap(lambda step: body(start, step)[0])(steps)
 
@@ -289,11 +282,3 @@ def _at_once(body: Callable, start: Any, steps: Any, loop: Loop) -> tuple[Any, A
 
     before = jax.tree.map(shifted, start, handed)
     return jax.tree.map(last, handed), jax.vmap(lambda c, x: body(c, x)[1])(before, steps)
-
-
-def _reached(jaxpr: Any, sources: Sequence[Any], targets: Sequence[Any]) -> bool:
-    known = set(sources)
-    for eqn in jaxpr.eqns:
-        if any(not internals.is_literal(v) and v in known for v in eqn.invars):
-            known |= set(eqn.outvars)
-    return any(not internals.is_literal(v) and v in known for v in targets)

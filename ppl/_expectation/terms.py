@@ -1,13 +1,13 @@
 """Additive cost terms: sums are kept apart by what their addends depend on, lane by lane."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from .context import Context
-from .lanes import Deps, deps_of, joined, moved
-from .value import Val, Worlds, axis_sizes, each_array, event_shape, spread_worlds, union_axes
+from .lanes import Deps, deps_of, joined, moved, renumbered
+from .value import Val, each_array, event_shape, lifted
 
 _PENDING = 1_000
 """Dimensions of a sum that is still to be taken, numbered apart while an equation is applied."""
@@ -49,14 +49,8 @@ Operand = Val | Terms
 
 
 def _plus(a: Val, b: Val) -> Val:
-    worlds = None
-    if a.worlds and b.worlds:
-        both = [Val(w.array[0], w.axes) for w in (a.worlds, b.worlds)]
-        axes = union_axes(both)
-        sizes = axis_sizes(both, axes)
-        array = spread_worlds(a.worlds, axes, sizes) + spread_worlds(b.worlds, axes, sizes)
-        worlds = Worlds(array, axes, a.worlds.segments)
-    return a._replace(array=a.array + b.array, worlds=worlds, known=None, small=None)
+    (total,) = lifted(lambda x, y: [x + y], [a, b])
+    return total._replace(sites=a.sites, lanes=a.lanes)
 
 
 def terms_of(operand: Operand) -> list[Term]:
@@ -92,33 +86,36 @@ def canonical(term: Term) -> Term:
     kept = [d for _, d in order]
     if kept == list(range(pending)):
         return term
-    gone = tuple(d for d in range(pending) if d not in known)
     rest = range(pending, len(event_shape(val)))
+    return Term(rearranged(val, (*kept, *rest)), len(kept))
 
-    def rearranged(array, axes):
+
+def rearranged(val: Val, order: Sequence[int]) -> Val:
+    """The value with its dimensions in this order, summed over those that are not in it."""
+
+    def each(array, axes):
         lead = len(axes)
-        array = jnp.sum(array, axis=tuple(lead + d for d in gone))
-        now = [d for d in (*range(pending), *rest) if d not in gone]
-        places = [lead + now.index(d) for d in (*kept, *rest)]
-        return jnp.transpose(array, (*range(lead), *places))
+        now = sorted(order)
+        gone = tuple(d for d in range(lead, array.ndim) if d - lead not in now)
+        array = jnp.sum(array, axis=gone)
+        return jnp.transpose(array, (*range(lead), *(lead + now.index(d) for d in order)))
 
-    new = {d: i for i, d in enumerate((*kept, *rest))}
-    deps = moved(deps_of(val), lambda d: d if d < 0 else new.get(d))
-    return Term(each_array(rearranged, val)._replace(lanes=deps.lanes), len(kept))
+    new = {d: i for i, d in enumerate(order)}
+    return each_array(each, val)._replace(lanes=moved(deps_of(val), new.get).lanes)
 
 
 def hidden(deps: Deps, pending: int) -> Deps:
     """A term's provenance with its pending dimensions put out of an equation's reach."""
     if not (deps.lanes and pending):
         return deps
-    return moved(deps, lambda d: d if d < 0 else (d - pending if d >= pending else -_PENDING - d))
+    return moved(deps, lambda d: d - pending if d >= pending else -_PENDING - d)
 
 
 def shown(deps: Deps, pending: int) -> Deps:
     """The inverse of `hidden`."""
     if not (deps.lanes and pending):
         return deps
-    return moved(
+    return renumbered(
         deps, lambda d: d + pending if d >= 0 else (-_PENDING - d if d <= -_PENDING else d)
     )
 
@@ -127,14 +124,15 @@ def collapse(operand: Operand, context: Context) -> Val:
     """The sum as one value, over the particle axes of all its terms."""
     if isinstance(operand, Val):
         return operand
-    first, *rest = (_summed(term, context) for term in operand)
+    return added([_summed(term, context) for term in operand], context)
+
+
+def added(vals: Sequence[Val], context: Context) -> Val:
+    """The sum of some values, over the particle axes of all."""
+    total, *rest = vals
     for val in rest:
-        (first,) = context.apply(lambda a, b: [a + b], [first, val], _same)
-    return first
-
-
-def _same(deps: Sequence[Deps]) -> list[Deps]:
-    return [joined(deps)]
+        (total,) = context.apply(lambda a, b: [a + b], [total, val], lambda deps: [joined(deps)])
+    return total
 
 
 def _summed(term: Term, context: Context) -> Val:
@@ -144,19 +142,16 @@ def _summed(term: Term, context: Context) -> Val:
     (val,) = context.apply(
         lambda x: [jnp.sum(x, axis=tuple(range(pending)))],
         [val],
-        lambda deps: [
-            moved(dep, lambda d: d if d < 0 else (d - pending if d >= pending else None))
-            for dep in deps
-        ],
+        lambda deps: [moved(dep, lambda d: d - pending if d >= pending else None) for dep in deps],
     )
     return val
 
 
-def forgotten(term: Term, number: int) -> Term:
-    """The term without a site that has been summed out."""
-    val = term.val
-    lanes = {site: r for site, r in val.lanes.items() if site != number}
-    return term._replace(val=val._replace(sites=val.sites & ~(1 << number), lanes=lanes))
+def forgotten(term: Term, numbers: Collection[int]) -> Term:
+    """The term without the sites that have been summed out."""
+    val, bits = term.val, sum(1 << number for number in numbers)
+    lanes = {site: r for site, r in val.lanes.items() if site not in numbers}
+    return term._replace(val=val._replace(sites=val.sites & ~bits, lanes=lanes))
 
 
 def body_values(

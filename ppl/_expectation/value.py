@@ -83,8 +83,11 @@ def union_sites(vals: Iterable[Val]) -> int:
 
 
 def axis_sizes(vals: Sequence[Any], axes: tuple[Axis, ...]) -> list[int]:
-    """The number of particles on each of `axes`."""
-    sizes = {a: n for val in vals for a, n in zip(val.axes, jnp.shape(val.array), strict=False)}
+    """The number of particles on each of `axes`, which some values (or `Worlds`) span."""
+    sizes: dict[Axis, int] = {}
+    for val in vals:
+        shape = jnp.shape(val.array)[1 if isinstance(val, Worlds) else 0 :]
+        sizes.update(zip(val.axes, shape, strict=False))
     return [sizes[axis] for axis in axes]
 
 
@@ -111,6 +114,17 @@ def broadcast(val: Any, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Arr
     at = tuple(i for i, axis in enumerate(axes) if axis not in val.axes)
     array = jnp.expand_dims(val.array, at) if at else jnp.asarray(val.array)
     return jnp.broadcast_to(array, (*sizes, *event_shape(val)))
+
+
+def placed(array: Any, places: Sequence[int], rank: int, lead: int = 0) -> jax.Array:
+    """An array with its dimensions at `places` of `rank`, the others of size one.
+
+    The first `lead` dimensions stay, and are not counted.
+    """
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    sizes = dict(zip(places, array.shape[lead:], strict=True))
+    array = jnp.transpose(array, (*range(lead), *(lead + i for i in order)))
+    return array.reshape(*array.shape[:lead], *(sizes.get(d, 1) for d in range(rank)))
 
 
 # --- perturbed worlds ----------------------------------------------------------------------------
@@ -144,9 +158,8 @@ def appended(worlds: Worlds | None, more: Worlds) -> Worlds:
 
 
 def _concatenated(pieces: Sequence[Worlds]) -> Worlds:
-    shown = [Val(p.array[0], p.axes) for p in pieces]
-    axes = union_axes(shown)
-    sizes = axis_sizes(shown, axes)
+    axes = union_axes(pieces)
+    sizes = axis_sizes(pieces, axes)
     arrays = [spread_worlds(p, axes, sizes) for p in pieces]
     return Worlds(jnp.concatenate(arrays), axes, tuple(s for p in pieces for s in p.segments))
 
@@ -169,11 +182,13 @@ def lifted(fn: Callable, vals: Sequence[Val]) -> list[Val]:
     if not segments:
         return outs
     inside = [widen(v, segments) if v.worlds else Val(stop_gradient(v.array), v.axes) for v in vals]
+
+    def world(*arrays):
+        return lift(fn, [v._replace(array=a) for v, a in zip(inside, arrays, strict=True)])
+
+    worlds = jax.vmap(world, in_axes=tuple(0 if v.worlds else None for v in vals))
+    arrays = worlds(*(v.array for v in inside))
     axes = union_axes(inside)
-    for axis in reversed(axes):
-        fn = jax.vmap(fn, in_axes=tuple(0 if axis in v.axes else None for v in inside))
-    fn = jax.vmap(fn, in_axes=tuple(0 if v.worlds else None for v in vals))
-    arrays = fn(*(v.array for v in inside))
     worlds = [Worlds(stop_gradient(a), axes, segments) for a in arrays]
     return [out._replace(worlds=w) for out, w in zip(outs, worlds, strict=True)]
 
@@ -201,3 +216,17 @@ def each_array(fn: Callable, val: Val) -> Val:
         own = worlds.axes
         worlds = worlds._replace(array=jax.vmap(lambda x: fn(x, own))(worlds.array))
     return val._replace(array=fn(val.array, val.axes), worlds=worlds, known=None, small=None)
+
+
+def with_sorted_axes(val: Val) -> Val:
+    """The value with its named axes in order."""
+
+    def ordered(array, axes):
+        order = sorted(range(len(axes)), key=lambda i: axes[i])
+        return jnp.transpose(array, (*order, *range(len(axes), array.ndim)))
+
+    if list(val.axes) == sorted(val.axes) and not val.worlds:
+        return val
+    out = each_array(ordered, val)
+    worlds = out.worlds and out.worlds._replace(axes=tuple(sorted(out.worlds.axes)))
+    return out._replace(axes=tuple(sorted(out.axes)), worlds=worlds)

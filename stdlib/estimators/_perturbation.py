@@ -15,6 +15,11 @@ def alive(x: Any) -> jax.Array:
     return jnp.asarray(x) - stop_gradient(x)
 
 
+def relative(parameter: Any) -> jax.Array:
+    """Zero in value, the derivative of the parameter's logarithm."""
+    return alive(parameter) / stop_gradient(parameter)
+
+
 def perturbed(draw: jax.Array, values: jax.Array, weights: Any) -> Particles:
     """The draw, then its perturbations: `(L, *batch)` values with infinitesimal weights."""
     weights = jnp.broadcast_to(weights, values.shape)

@@ -1,5 +1,6 @@
 """ARM and DisARM: two antithetic draws of Bernoulli variables."""
 
+import abc
 from typing import Any
 
 import jax
@@ -10,10 +11,40 @@ from numpyro.distributions import BernoulliLogits, BernoulliProbs
 
 from ppl import Estimator, Particles
 
-from ._elements import Elements, elements
+from ._elements import elements
 
 
-class Arm(Estimator):
+class _Antithetic(Estimator):
+    """Two antithetic draws; what is left is the derivative ±slope/2 of their weights in α."""
+
+    @abc.abstractmethod
+    def _slope(self, logits: jax.Array, uniform: jax.Array, differ: jax.Array) -> jax.Array:
+        """Twice the derivative of the first weight, of each element; `differ` is b - b'."""
+
+    def particles(self, key: jax.Array, distribution: Any) -> Particles:
+        """The pair, and its weights."""
+        inside = elements(distribution)
+        logits = inside.parameter(inside.base.logits)
+        uniform = jax.random.uniform(key, inside.shape, logits.dtype)
+        pair = jnp.stack([uniform > jax.nn.sigmoid(-logits), uniform < jax.nn.sigmoid(logits)])
+        first, second = pair.astype(logits.dtype)
+        slope = stop_gradient(self._slope(logits, uniform, first - second))
+        tilt = inside.joint(slope * (logits - stop_gradient(logits)))
+        dtype = jax.eval_shape(inside.base.sample, jax.random.key(0)).dtype
+        weights = jnp.stack([1 + tilt, 1 - tilt]) / 2
+        runs = np.array([0.5, 0.5])
+        return Particles(
+            pair.astype(dtype), weights, normalized=True, runs=runs, shared="antithetic"
+        )
+
+    def unsuitable(self, distribution: Any) -> str | None:
+        """It is for Bernoulli variables."""
+        if isinstance(elements(distribution).base, BernoulliLogits | BernoulliProbs):
+            return None
+        return "it is for Bernoulli variables alone"
+
+
+class Arm(_Antithetic):
     """Two antithetic draws b = [u > σ(-α)] and b' = [u < σ(α)] of logits α, from one uniform u.
 
     Particles of weight 1/2 ± (u - 1/2)·(α - stop_gradient(α)), so that the derivative is
@@ -38,17 +69,11 @@ class Arm(Estimator):
     ```
     """
 
-    def particles(self, key: jax.Array, distribution: Any) -> Particles:
-        """The pair, and its weights."""
-        inside, logits, uniform = _antithetic(key, distribution)
-        return _pair(inside, logits, uniform, 2 * uniform - 1)
-
-    def unsuitable(self, distribution: Any) -> str | None:
-        """It is for Bernoulli variables."""
-        return _why_not_bernoulli(distribution)
+    def _slope(self, logits: jax.Array, uniform: jax.Array, differ: jax.Array) -> jax.Array:
+        return 2 * uniform - 1
 
 
-class DisArm(Estimator):
+class DisArm(_Antithetic):
     """`Arm`, with its uniform integrated out given the pair of draws: lower variance, same cost.
 
     Particles of weight 1/2 ± 1/2·c·(α - stop_gradient(α)), where c = (b - b') σ(|α|) is zero where
@@ -71,40 +96,5 @@ class DisArm(Estimator):
     ```
     """
 
-    def particles(self, key: jax.Array, distribution: Any) -> Particles:
-        """The pair, and its weights."""
-        inside, logits, uniform = _antithetic(key, distribution)
-        first, second = _draws(logits, uniform)
-        differ = first.astype(logits.dtype) - second.astype(logits.dtype)
-        return _pair(inside, logits, uniform, differ * jax.nn.sigmoid(jnp.abs(logits)))
-
-    def unsuitable(self, distribution: Any) -> str | None:
-        """It is for Bernoulli variables."""
-        return _why_not_bernoulli(distribution)
-
-
-def _antithetic(key: jax.Array, distribution: Any) -> tuple[Elements, jax.Array, jax.Array]:
-    """The elements, their logits and their uniforms."""
-    inside = elements(distribution)
-    logits = inside.parameter(inside.base.logits)
-    return inside, logits, jax.random.uniform(key, inside.shape, logits.dtype)
-
-
-def _draws(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return uniform > jax.nn.sigmoid(-logits), uniform < jax.nn.sigmoid(logits)
-
-
-def _pair(inside: Elements, logits: jax.Array, uniform: jax.Array, slope: jax.Array) -> Particles:
-    """The pair, with the derivative ±slope/2 of its weights in the logits."""
-    tilt = inside.joint(stop_gradient(slope) * (logits - stop_gradient(logits)))
-    dtype = jax.eval_shape(inside.base.sample, jax.random.key(0)).dtype
-    values = jnp.stack(_draws(logits, uniform)).astype(dtype)
-    weights = jnp.stack([1 + tilt, 1 - tilt]) / 2
-    runs = np.array([0.5, 0.5])
-    return Particles(values, weights, normalized=True, runs=runs, shared="antithetic")
-
-
-def _why_not_bernoulli(distribution: Any) -> str | None:
-    if isinstance(elements(distribution).base, BernoulliLogits | BernoulliProbs):
-        return None
-    return "it is for Bernoulli variables alone"
+    def _slope(self, logits: jax.Array, uniform: jax.Array, differ: jax.Array) -> jax.Array:
+        return differ * jax.nn.sigmoid(jnp.abs(logits))

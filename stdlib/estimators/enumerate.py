@@ -15,9 +15,11 @@ class Enumerate(Estimator):
 
     Exact: no variance from this site, in value and in every derivative. What depends on the site
     runs once for each of its K values; sums are eliminated site by site, so a chain of T sites
-    costs T·K² (Obermeyer et al. 2019). A batch of n elements is expanded jointly, K^n.
+    costs T·K² (Obermeyer et al. 2019). A batch of n elements costs n·K where the program keeps them
+    apart. An operation that mixes them is evaluated for all K^n joint states, up to 16,384.
 
-    Needs a distribution with `enumerate_support`.
+    Needs a distribution with `enumerate_support`. Beyond those joint states, `ppl.expectation`
+    raises `ppl.errors.TooManyJointStates`.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist

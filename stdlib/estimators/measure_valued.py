@@ -10,7 +10,7 @@ from jax.lax import stop_gradient
 
 from ppl import Estimator, Particles
 
-from ._perturbation import alive, kind, perturbed, unexpanded
+from ._perturbation import alive, kind, perturbed, relative, unexpanded
 
 
 class MeasureValued(Estimator):
@@ -39,8 +39,9 @@ class MeasureValued(Estimator):
 
     Value and first derivative are unbiased for every bounded f, also a discontinuous one; second
     derivatives are not. The weights sum to one identically. Low variance; each perturbation is one
-    more run of what follows, which is never differentiated. The elements of a batch are perturbed
-    one by one, so write a batch, not `.to_event`.
+    more run of what follows, which is never differentiated: for all elements of a batch where the
+    program keeps them apart, for each of them where it mixes them. Every element is perturbed by
+    itself, so write a batch, not `.to_event`.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -102,7 +103,7 @@ def _poisson(key: jax.Array, distribution: Any) -> Particles:
 def _geometric(key: jax.Array, distribution: Any) -> Particles:
     """(E f(x) - E f(x + x' + 1)) / p: x + x' is negative binomial, up to its second success."""
     draw, other = _twice(key, distribution)
-    return perturbed(draw, (draw + other + 1)[None], -_relative(distribution.probs))
+    return perturbed(draw, (draw + other + 1)[None], -relative(distribution.probs))
 
 
 def _normal(key: jax.Array, distribution: Any) -> Particles:
@@ -115,14 +116,14 @@ def _normal(key: jax.Array, distribution: Any) -> Particles:
     step = scale * jax.random.rayleigh(keys[2], jnp.ones(shape, dtype))
     values = loc + jnp.stack([step, -step, maxwell])
     height = jnp.broadcast_to(alive(loc) / stop_gradient(scale * jnp.sqrt(2 * jnp.pi)), shape)
-    width = jnp.broadcast_to(_relative(scale), shape)
+    width = jnp.broadcast_to(relative(scale), shape)
     return perturbed(loc + maxwell * fraction, values, jnp.stack([height, -height, width]))
 
 
 def _exponential(key: jax.Array, distribution: Any) -> Particles:
     """(E f(x) - E f(x + x')) / rate: x + x' is Erlang."""
     draw, other = _twice(key, distribution)
-    return perturbed(draw, (draw + other)[None], -_relative(distribution.rate))
+    return perturbed(draw, (draw + other)[None], -relative(distribution.rate))
 
 
 def _gamma(key: jax.Array, distribution: Any) -> Particles:
@@ -130,7 +131,7 @@ def _gamma(key: jax.Array, distribution: Any) -> Particles:
     key, key_step = jax.random.split(key)
     draw, other = _twice(key, distribution)
     step = jax.random.exponential(key_step, draw.shape, draw.dtype) / distribution.rate
-    scaled = -stop_gradient(distribution.concentration) * _relative(distribution.rate)
+    scaled = -stop_gradient(distribution.concentration) * relative(distribution.rate)
     scaled = jnp.broadcast_to(scaled, draw.shape)
     shaped = _score_of_concentration(distribution, other)
     return perturbed(draw, jnp.stack([draw + step, other]), jnp.stack([scaled, shaped]))
@@ -141,7 +142,7 @@ def _weibull(key: jax.Array, distribution: Any) -> Particles:
     draw, other = _twice(key, distribution)
     power, scale = stop_gradient(distribution.concentration), distribution.scale
     further = scale * ((draw / scale) ** power + (other / scale) ** power) ** (1 / power)
-    scaled = jnp.broadcast_to(power * _relative(scale), draw.shape)
+    scaled = jnp.broadcast_to(power * relative(scale), draw.shape)
     shaped = _score_of_concentration(distribution, other)
     return perturbed(draw, jnp.stack([further, other]), jnp.stack([scaled, shaped]))
 
@@ -149,10 +150,6 @@ def _weibull(key: jax.Array, distribution: Any) -> Particles:
 def _twice(key: jax.Array, distribution: Any) -> tuple[jax.Array, jax.Array]:
     draw, other = (distribution.sample(k) for k in jax.random.split(key))
     return stop_gradient(draw), stop_gradient(other)
-
-
-def _relative(parameter: Any) -> jax.Array:
-    return alive(parameter) / stop_gradient(parameter)
 
 
 def _score_of_concentration(distribution: Any, value: jax.Array) -> jax.Array:

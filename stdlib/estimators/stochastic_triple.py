@@ -10,7 +10,7 @@ from jax.lax import stop_gradient
 
 from ppl import Estimator, Particles
 
-from ._perturbation import alive, kind, perturbed, unexpanded
+from ._perturbation import alive, kind, perturbed, relative, unexpanded
 from ._support import picked
 from .enumerate import Enumerate
 
@@ -32,8 +32,8 @@ class StochasticTriple(Estimator):
 
     Value and first derivative are unbiased; second derivatives are not. The weights sum to one
     identically. Two particles, whatever the support: one more run of what follows, which is never
-    differentiated. Low variance where f varies little between neighbours: for ordered values, not
-    for names. The elements of a batch are perturbed one by one.
+    differentiated; for a batch of n elements that the program mixes, one for each. Low variance
+    where f varies little between neighbours: for ordered values, not for names.
 
     Needs a NumPyro Binomial, Poisson or Geometric, or else `enumerate_support` with a
     differentiable `log_prob`. Neighbours are then those next to each other in the support, and the
@@ -105,8 +105,7 @@ def _poisson(key: jax.Array, distribution: Any) -> Particles:
 def _geometric(key: jax.Array, distribution: Any) -> Particles:
     """-∂F(k) = -(k + 1) p(k) / p in the success probability p."""
     draw = stop_gradient(distribution.sample(key))
-    slope = alive(distribution.probs) / stop_gradient(distribution.probs)
-    return perturbed(draw, (draw + 1)[None], -(draw + 1) * slope)
+    return perturbed(draw, (draw + 1)[None], -(draw + 1) * relative(distribution.probs))
 
 
 TRIPLES: dict[type, Callable[[jax.Array, Any], Particles]] = {

@@ -28,8 +28,9 @@ class WithoutReplacement(Estimator):
 
     Value and first derivative are unbiased; second derivatives are not. The weights sum to one
     identically. The variance falls to zero as K grows to the size of the support, where this is
-    `Enumerate`. What follows runs K times, and a batch of n elements is expanded jointly, K^n. The
-    weights of an element cost O(2^K + N log N), for a support of N values.
+    `Enumerate`. What follows runs K times; a batch of n elements costs n·K where the program keeps
+    them apart, K^n where it mixes them, as for `Enumerate`. The weights of an element cost
+    O(2^K + N log N), for a support of N values.
 
     Needs `enumerate_support`, at least `num_draws` values of positive probability, and a
     differentiable `log_prob`. **Raises** `ppl.errors.InvalidSetting` unless 2 ≤ `num_draws` ≤ 8.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from jax import lax
 
 import ppl
 from ppl import Particles, ScoreFunction, errors, sample
@@ -199,6 +200,42 @@ def test_baseline_changes_the_variance_alone():
     np.testing.assert_allclose(learnt, cost - baseline, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", [Enumerate(), LeaveOneOut(4)], ids=repr)
+def test_baseline_is_learnt_from_the_mean_cost_over_the_particles_of_others(estimator):
+    def program(logits, baseline):
+        z = 1.0 * sample("z", dist.Bernoulli(logits=logits), estimator)
+        x = sample("x", dist.Bernoulli(logits=z - 0.5), ScoreFunction(baseline=baseline))
+        return jnp.sum(jnp.exp(x + 2.0 * z))
+
+    def exact(logits, baseline):
+        z, x = jnp.array([0.0, 1.0])[:, None], jnp.array([0.0, 1.0])[:, None, None]
+        coins = lambda logits, x: jax.nn.sigmoid(logits * (2 * x - 1))
+        cost = jnp.sum(coins(logits, z) * coins(z - 0.5, x) * jnp.exp(x + 2.0 * z), (0, 1))
+        error = lax.stop_gradient(cost) * baseline - baseline**2 / 2
+        return jnp.sum(cost + error - lax.stop_gradient(error))
+
+    assert_unbiased(program, LOGITS, 0.5 * LOGITS, exact=exact, key=KEY, num_samples=10_000)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_baseline_in_a_loop_is_learnt_from_the_costs_from_its_step_on(reverse):
+    costs = jnp.array([1.0, 10.0, 100.0, 1000.0])
+
+    def program(baselines):
+        def step(state, at):
+            baseline, cost = at
+            z = sample("z", dist.Bernoulli(jax.nn.sigmoid(state)), ScoreFunction(baseline))
+            state = 0.5 * state + z
+            return state, cost + 0.0 * state
+
+        return jnp.sum(lax.scan(step, 0.3, (baselines, costs), reverse=reverse)[1])
+
+    learnt = jax.grad(ppl.expectation(program), 1)(KEY, jnp.zeros(4))
+    to_go = costs if reverse else costs[::-1]
+    expected = jnp.cumsum(to_go) if reverse else jnp.cumsum(to_go)[::-1]
+    assert jnp.allclose(learnt, expected)
+
+
 def test_baseline_in_programs_is_unbiased():
     def program(logits):
         x = sample("x", dist.Bernoulli(logits=logits[0]), ScoreFunction(baseline=0.7))
@@ -292,6 +329,29 @@ def test_control_variate_follows_its_site(scoped):
     score = x - jax.nn.sigmoid(LOGITS)[:, None]
     cost = x * jnp.arange(1.0, 4.0)[:, None] - jnp.arange(3.0)[:, None]
     np.testing.assert_allclose(slope, jnp.sum(cost * score, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_control_variate_that_depends_on_another_site_in_a_vmap_and_a_scan():
+    """Its lanes are as written (vmaps first), the site's are not (loops first)."""
+
+    def program(logits):
+        def drawn(name):
+            def chain(logit):
+                step = lambda state, _: (state, 1.0 * sample(name, dist.Bernoulli(logits=logit)))
+                return jax.lax.scan(step, 0.0, None, length=2)[1]
+
+            return jax.vmap(chain)(logits)
+
+        y, x = drawn("y"), drawn("x")
+        ppl.control_variate("x", 2.0 * y)
+        return jnp.sum(x * (1.0 + 2.0 * y)), (x, y)
+
+    grad = jax.grad(ppl.expectation(program, has_aux=True), argnums=1, has_aux=True)
+    slope, (x, y) = jax.vmap(grad, (0, None))(jax.random.split(KEY, 20), LOGITS)
+    chances = jax.nn.sigmoid(LOGITS)[:, None]
+    cost = x * (1.0 + 2.0 * y)
+    expected = (cost - 2.0 * y) * (x - chances) + cost * (y - chances)
+    np.testing.assert_allclose(slope, jnp.sum(expected, -1), rtol=1e-4, atol=1e-5)
 
 
 def test_control_variate_means_nothing_elsewhere():

@@ -200,6 +200,51 @@ def test_lane_spread_over_many_elements(estimator):
     assert_unbiased(program, jnp.array([[0.3, 0.6]]), exact=exact, key=KEY, num_samples=50_000)
 
 
+RUNNING = {
+    "sum": jnp.cumsum,
+    "sum from the end": lambda x: lax.cumsum(x, reverse=True),
+    "product": lambda x: lax.cumprod(x + 1.0),
+    "maximum": lax.cummax,
+    "both ways": lambda x: lax.cumsum(x, reverse=True) * jnp.cumsum(x),
+    "scan": lambda x: lax.scan(lambda total, now: (total + now,) * 2, 0.0, x)[1],
+}
+
+
+@pytest.mark.parametrize("name", RUNNING)
+@pytest.mark.parametrize("estimator", [Enumerate(), MeasureValued()], ids=repr)
+@pytest.mark.parametrize("drawn", ["a batch", "a chain"])
+def test_running_sums_mix_the_lanes_of_several_particles(name, estimator, drawn):
+    """Scores meet the costs from their lane on, but particles are those of one lane alone."""
+    logits = jnp.array([0.3, -0.5, 1.0])
+
+    def cost(x):
+        return jnp.sum(jnp.tanh(0.7 * RUNNING[name](x)))
+
+    def log_odds(state, logit):
+        return logit + (state if drawn == "a chain" else 0.0)
+
+    def program(logits):
+        if drawn == "a batch":
+            return cost(1.0 * sample("x", dist.Bernoulli(logits=logits), estimator))
+
+        def step(state, logit):
+            x = 1.0 * sample("x", dist.Bernoulli(logits=log_odds(state, logit)), estimator)
+            return x, x
+
+        return cost(lax.scan(step, 0.0, logits)[1])
+
+    def exact(logits):
+        total = 0.0
+        for x in itertools.product((0.0, 1.0), repeat=3):
+            odds = [log_odds(*now) for now in zip((0.0, *x), logits, strict=False)]
+            signs = 2 * jnp.array(x) - 1
+            total += jnp.prod(jax.nn.sigmoid(signs * jnp.stack(odds))) * cost(jnp.array(x))
+        return total
+
+    samples = 2 if isinstance(estimator, Enumerate) else 4_000
+    assert_unbiased(program, logits, exact=exact, key=KEY, num_samples=samples)
+
+
 def test_too_many_mixed_lanes_are_an_error():
     def program(p):
         x = sample("x", dist.Bernoulli(p), Enumerate())
