@@ -36,9 +36,8 @@ def powers(schedule: Any) -> np.ndarray:
 
     A number stands for that many equal steps. **Raises** `InvalidSetting`.
     """
-    if isinstance(schedule, int):
-        schedule = np.arange(1, schedule + 1) / max(schedule, 1)
-    values = np.asarray(schedule, np.float32)
+    steps = np.arange(1, schedule + 1) / max(schedule, 1) if isinstance(schedule, int) else schedule
+    values = np.asarray(steps, np.float32)
     rises = values.ndim == 1 and len(values) > 0 and bool(np.all(increments(values) > 0))
     if not rises or values[-1] != 1.0:
         raise InvalidSetting(

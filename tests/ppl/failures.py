@@ -9,9 +9,11 @@ import ppl
 from ppl import errors as e
 from ppl import sample
 from stdlib.estimators import Enumerate
+from stdlib.inference import Importance
 
 KEY = jax.random.key(0)
 NORMAL = dist.Normal(0.0, 1.0)
+PATH, SCORE = ppl.Reparameterized(), ppl.ScoreFunction()
 
 
 def model():
@@ -103,6 +105,53 @@ CONTROL = [
 ]  # fmt: skip
 
 
+# --- marginal and normalised programs -------------------------------------------------------------
+
+
+def hidden():
+    u = sample("u", NORMAL)
+    sample("v", dist.Normal(u, 1.0))
+    return sample("x", dist.Normal(u, 1.0))
+
+
+def with_data():
+    sample("y", dist.Normal(hidden(), 1.0), obs=0.5)
+
+
+def other_proposal(kept):
+    sample("w", NORMAL)
+    sample("u", NORMAL)
+
+
+two_kept = ppl.marginal(hidden, ["v", "x"], Importance(1))
+only_v = ppl.marginal(hidden, "v", Importance(2, other_proposal))
+posterior = ppl.normalize(hidden, {"x": 0.5}, Importance(2))
+MARGINALS = [
+    (run(ppl.marginal(hidden, "z", Importance(1))), e.UnknownAddress,
+     ["'hidden'", "keep=['z']", "Known: 'u', 'v', 'x'"]),
+    (run(ppl.marginal(with_data, "y", Importance(1))), e.UnknownAddress,
+     ["'with_data'", "no unobserved site at 'y'"]),
+    (simulated(ppl.marginal(with_data, "x", Importance(1))), e.ObservedMarginal,
+     ["'with_data'", "'y'", "SITE", "ppl.log_density", "ppl.normalize"]),
+    (run(ppl.condition(two_kept, {"v": 0.5})), e.PartialObservation,
+     ["marginal", "'v', 'x'", "failures.py", "not at 'x'", "ppl.normalize"]),
+    (run(ppl.intervene(two_kept, {"v": 0.5})), e.PartialObservation, ["not at 'x'"]),
+    (lambda: ppl.expectation(lambda: ppl.log_density(only_v, {"v": 0.1}))(KEY),
+     e.ProposalMismatch, ["'hidden'", "lacks 'x'", "has besides 'w'", "exactly at 'u', 'x'"]),
+    (scored({"v": 0.1, "u": 0.0}, only_v), e.UnusedChoice, ["'u'", "Known: 'v'"]),
+    (run(ppl.normalize(hidden, {"y": 0.5}, Importance(2))), e.UnusedChoice,
+     ["'y'", "Known: 'u', 'v', 'x'"]),
+    (run(ppl.normalize(with_data, {"y": 0.5}, Importance(2))), e.ObservedChoice, ["'y'", "SITE"]),
+    (scored({"u": 0.5}, posterior), e.MissingChoice, ["'v'", "no choice"]),
+    (scored({"u": 0.5, "v": 0.1}, ppl.scale(posterior, jnp.ones(3))), e.FactorShapeError,
+     ["(3,)", "'u', 'v'", "a scalar"]),
+    (lambda: ppl.state_space(hidden), e.UnsupportedControlFlow,
+     ["'hidden'", "no state-space model", "lax.scan"]),
+    (run(ppl.with_estimators(only_v, {"q": PATH})), e.UnmatchedPattern, ["'q'", "'u'"]),
+    (lambda: two_kept(), e.SampleOutsideTransformation, ["'v'", "ppl.seed(program)"]),
+]  # fmt: skip
+
+
 # --- estimators -----------------------------------------------------------------------------------
 
 
@@ -115,7 +164,6 @@ class Straight(ppl.Estimator):
         return ppl.Particles(distribution.sample(key)[None], None)
 
 
-PATH, SCORE = ppl.Reparameterized(), ppl.ScoreFunction()
 named = lambda name: [name, "'x'", "SITE"]
 other = ["Leave the estimator out", "or choose another"]
 uniform = lambda theta: sample("x", dist.Uniform(0.0, theta), SCORE)

@@ -42,6 +42,9 @@ SMOOTH = {
     "scored": lambda m: (draw(m, ppl.ScoreFunction()) > 0) * 2.0,
     "detached": lambda m: (jax.lax.stop_gradient(draw(m)) > 0) * m,
     "elbo": lambda m: elbo(model, lambda: draw(m), {}),
+    "inputs of a loop": lambda m: jax.lax.scan(
+        lambda c, t: (c, draw(jnp.where(t == 0, 0.0, 0.5) * m)), 0.0, jnp.arange(3)
+    )[1].sum(),
     "iwelbo": lambda m: iwelbo(model, lambda: draw(m), {}, num_particles=3),
 }
 

@@ -27,6 +27,7 @@ from tests.ppl.failures import (
     ESTIMATORS,
     FULL,
     KEY,
+    MARGINALS,
     NORMAL,
     Straight,
     estimated,
@@ -206,7 +207,7 @@ OBJECTIVES = [
 
 # --- the tests ------------------------------------------------------------------------------------
 
-ROWS = [*STATEMENTS, *DUPLICATES, *CHOICES, *OBJECTIVES, *CONTROL, *ESTIMATORS]
+ROWS = [*STATEMENTS, *DUPLICATES, *CHOICES, *OBJECTIVES, *CONTROL, *MARGINALS, *ESTIMATORS]
 
 
 @pytest.fixture
