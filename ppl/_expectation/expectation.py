@@ -154,9 +154,12 @@ def _controls(context: Context) -> list[Term]:
     In a loop they may depend on its earlier steps, whose weights are left out with it: given these,
     the mean of a control is zero.
     """
-    sites = [(n, o) for n, o in enumerate(context.opened) if o.control is not None]
-    terms = [(n, o.axis, Term(o.control, len(o.lanes))) for n, o in sites]
-    return [term if axis else forgotten(term, n) for n, axis, term in terms]
+    terms = []
+    for number, site in enumerate(context.opened):
+        if site.control is not None:
+            term = Term(site.control, len(site.lanes))
+            terms.append(term if site.axis else forgotten(term, number))
+    return terms
 
 
 def _auxiliary(out: Any, context: Context) -> jax.Array:
