@@ -159,7 +159,8 @@ FAMILIES = {
     "one-hot, batch": Family(OneHotCategorical, np.stack([PROBS, PROBS[::-1]])),
     "binomial": Family(lambda t: dist.Binomial(5, t), 0.35),
     "binomial, logits": Family(lambda t: dist.Binomial(5, logits=t), np.array([0.2, -1.4])),
-    "beta-binomial": Family(lambda t: dist.BetaBinomial(*t, 6).expand([2]), (1.6, 2.5)),
+    "beta-binomial": Family(lambda t: dist.BetaBinomial(*t, 6), (1.6, 2.5)),
+    "beta-binomial, expanded": Family(lambda t: dist.BetaBinomial(*t, 6).expand([2]), (1.6, 2.5)),
     "discrete uniform": Family(lambda t: dist.DiscreteUniform(1, 4), 1.0),
     # of infinitely many
     "poisson": Family(dist.Poisson, 1.7),

@@ -106,6 +106,7 @@ REGISTRY = [
             *FINITE,
             *("categorical, batch", "categorical, one", "one-hot, batch"),
             *("poisson", "poisson, expanded", "geometric", "geometric, logits"),
+            "beta-binomial, expanded",
         ],
     ),
     *((estimator, [*COINS, *FLOAT_COINS]) for estimator in (Arm(), DisArm())),
@@ -133,8 +134,16 @@ PAIRS = [
     for name in dict.fromkeys(names)
 ]
 ESTIMATORS = list({type(estimator): estimator for estimator, _ in REGISTRY}.values())
+OF_TRACED_SIZE = [
+    pair
+    for pair in PAIRS
+    if pair.name == "binomial, logits"
+    and isinstance(pair.estimator, Enumerate | WithoutReplacement)
+]
+"""A batch of NumPyro's Binomial keeps its number of trials as an array, which a loop traces."""
 IN_LOOPS = [
     pair
     for pair in PAIRS
-    if pair.name in OF_EACH_SHAPE or not isinstance(pair.estimator, ScoreFunction | LeaveOneOut)
+    if pair.id not in {other.id for other in OF_TRACED_SIZE}
+    and (pair.name in OF_EACH_SHAPE or not isinstance(pair.estimator, ScoreFunction | LeaveOneOut))
 ]

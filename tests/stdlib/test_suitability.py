@@ -9,7 +9,7 @@ from ppl.errors import UnsuitableEstimator
 from stdlib.estimators import GumbelSoftmax, StraightThrough
 from stdlib.estimators._elements import elements
 from tests.stdlib.families import FAMILIES
-from tests.stdlib.pairs import ESTIMATORS, FLOAT_COINS, PAIRS, RELAXED
+from tests.stdlib.pairs import ESTIMATORS, FLOAT_COINS, OF_TRACED_SIZE, PAIRS, RELAXED
 
 
 def distribution_of(family):
@@ -52,3 +52,16 @@ def test_pairs_are_in_the_registry_or_refused(estimator):
             ppl.expectation(objective, allow_biased=True)(jax.random.key(0))
         for part in ("'the/site'", type(estimator).__name__, type(distribution).__name__, reason):
             assert part in str(failure.value)
+
+
+@pytest.mark.parametrize("pair", OF_TRACED_SIZE, ids=lambda pair: pair.id)
+def test_supports_of_traced_size_are_refused(pair):
+    def program(t):
+        def step(shift, _):
+            x = ppl.sample("x", pair.family.make(t + shift), pair.estimator)
+            return shift, jnp.sum(1.0 * x)
+
+        return jnp.sum(jax.lax.scan(step, 0.1, None, length=2)[1])
+
+    with pytest.raises(UnsuitableEstimator, match=r"'x'.*size of its support depends on traced"):
+        ppl.expectation(program)(jax.random.key(0), jnp.asarray(pair.family.theta, jnp.float32))
