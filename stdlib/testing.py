@@ -33,6 +33,7 @@ def assert_unbiased(
     argnums: int | Sequence[int] = 0,
     tolerance: float = 1e-5,
     allow_biased: bool = False,
+    second: bool = False,
 ) -> None:
     """Asserts that an estimate and its gradient have the right means.
 
@@ -48,6 +49,7 @@ def assert_unbiased(
     - `argnums`: the arguments (of the objective) to differentiate with respect to.
     - `tolerance`: relative to the exact coordinate where that exceeds one.
     - `num_samples`: a few are enough where nothing is random, as with `Enumerate` at every site.
+    - `second`: whether to compare second derivatives too (`exact` must be a function).
 
     **Raises** `AssertionError` with the key, and each wrong coordinate's path, mean, exact value,
     standard error and z-score.
@@ -67,14 +69,15 @@ def assert_unbiased(
     single = isinstance(argnums, int)
     shifted = argnums + 1 if single else tuple(n + 1 for n in argnums)
     estimate = ppl.expectation(objective, allow_biased=allow_biased)
-    gradient = jax.value_and_grad(estimate, argnums=shifted)
+    derivatives = _two_derivatives if second else jax.value_and_grad
     if callable(exact):
-        exact = jax.jit(jax.value_and_grad(exact, argnums=argnums), compiler_options=QUICK)(*args)
+        exact = jax.jit(derivatives(exact, argnums=argnums), compiler_options=QUICK)(*args)
+    names = ("value", "gradient", "second derivative")[: len(exact)]
 
     def run(key):
-        return dict(zip(("value", "gradient"), gradient(key, *args), strict=True))
+        return dict(zip(names, derivatives(estimate, argnums=shifted)(key, *args), strict=True))
 
-    reference = dict(zip(("value", "gradient"), exact, strict=True))
+    reference = dict(zip(names, exact, strict=True))
     wrong = _compared(run, key, num_samples, reference, max_z, tolerance)
     name = getattr(objective, "__name__", type(objective).__name__)
     _report(f"The estimate of objective {name!r} is not unbiased", wrong, key, num_samples)
@@ -91,6 +94,7 @@ def assert_estimator_law(
     num_samples: int = 50_000,
     max_z: float = 5.0,
     tolerance: float = 1e-4,
+    second: bool = False,
 ) -> None:
     """Asserts the estimator law for one estimator and one family of distributions.
 
@@ -109,6 +113,7 @@ def assert_estimator_law(
     - `distribution_fn`, `theta`: the distribution as a function of a pytree of floats.
     - `measure`: where exact expectations come from; by default `exact_measure`.
     - `max_z`, `tolerance`: as for `assert_unbiased`.
+    - `second`: whether to check second derivatives too, as smooth estimators promise.
 
     **Raises** `AssertionError`, as `assert_unbiased` does.
 
@@ -143,9 +148,9 @@ def assert_estimator_law(
         return sums(*(measure or exact_measure)(distribution_fn(theta)))
 
     def run(key):
-        return _with_derivative(lambda theta: estimated(key, theta), theta)
+        return _with_derivatives(lambda theta: estimated(key, theta), theta, second)
 
-    reference = jax.jit(lambda: _with_derivative(exact, theta), compiler_options=QUICK)()
+    reference = jax.jit(lambda: _with_derivatives(exact, theta, second), compiler_options=QUICK)()
     wrong = _compared(run, key, num_samples, reference, max_z, tolerance)
     claim = f"The estimator law does not hold for {what} (element 0: the sum of the weights)"
     _report(claim, wrong, key, num_samples)
@@ -235,9 +240,24 @@ def _random_functions(key: jax.Array, distribution: Any, count: int) -> Callable
     return sines
 
 
-def _with_derivative(fn: Callable, theta: Any) -> dict[str, Any]:
+def _two_derivatives(fn: Callable, argnums: int | Sequence[int]) -> Callable:
+    """Value, gradient and second derivatives."""
+
+    def gradient(*args):
+        value, gradient = jax.value_and_grad(fn, argnums)(*args)
+        return gradient, (value, gradient)
+
+    def all_three(*args):
+        hessian, (value, slope) = jax.jacfwd(gradient, argnums, has_aux=True)(*args)
+        return value, slope, hessian
+
+    return all_three
+
+
+def _with_derivatives(fn: Callable, theta: Any, second: bool) -> dict[str, Any]:
     derivative, value = jax.jacfwd(lambda theta: (fn(theta),) * 2, has_aux=True)(theta)
-    return {"expectation": value, "derivative": derivative}
+    means = {"expectation": value, "derivative": derivative}
+    return means | ({"second derivative": jax.jacfwd(jax.jacfwd(fn))(theta)} if second else {})
 
 
 def _assert_normalized(run: Callable, key: jax.Array, what: str, tolerance: float) -> None:

@@ -18,7 +18,7 @@ from .contract import contract
 from .evaluate import evaluate
 from .log_sum import drawn_total, log_sum
 from .scan import too_long
-from .terms import Term, collapse, terms_of
+from .terms import Term, collapse, forgotten, terms_of
 
 
 def expectation(
@@ -159,13 +159,26 @@ def _estimated(
         wanted = [i == 0 for i in range(len(jaxpr.outvars))]
         try:
             value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)
-            own = [Term(o.control, len(o.lanes)) for o in context.opened if o.control is not None]
-            total = sum_up([*terms_of(value), *own], context)
+            total = sum_up([*terms_of(value), *_controls(context)], context)
             return total, [_auxiliary(out, context) for out in rest]
         except MixedSteps as found:
             if id(found.eqn) in written_out:
                 raise too_long(found.eqn) from None
             written_out.add(id(found.eqn))
+
+
+def _controls(context: Context) -> list[Term]:
+    """The costs of estimators' own, which do not meet the weight of their own site.
+
+    In a loop they may depend on its earlier steps, whose weights are left out with it: given these,
+    the mean of a control is zero.
+    """
+    terms = []
+    for number, site in enumerate(context.opened):
+        if site.control is not None:
+            term = Term(site.control, len(site.lanes))
+            terms.append(term if site.axis else forgotten(term, [number]))
+    return terms
 
 
 def _auxiliary(out: Any, context: Context) -> jax.Array:

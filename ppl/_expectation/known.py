@@ -141,7 +141,7 @@ def _gathered(eqn: Any, vals: Sequence[Val]) -> tuple[int, Axis] | None:
     shape = eqn.invars[0].aval.shape
     if len(numbers.start_index_map) != 1:
         return None
-    (dim,) = numbers.start_index_map
+    dim = int(numbers.start_index_map[0])
     axis = _counts(vals[1], shape[dim])
     rest = [d for d in range(len(shape)) if d != dim]
     batch = set(getattr(numbers, "operand_batching_dims", ()))

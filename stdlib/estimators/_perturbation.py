@@ -20,9 +20,11 @@ def relative(parameter: Any) -> jax.Array:
     return alive(parameter) / stop_gradient(parameter)
 
 
-def perturbed(draw: jax.Array, values: jax.Array, weights: Any) -> Particles:
-    """The draw, then its perturbations: `(L, *batch)` values with infinitesimal weights."""
-    weights = jnp.broadcast_to(weights, values.shape)
+def perturbed(
+    draw: jax.Array, values: jax.Array, weights: Any, event_shape: tuple[int, ...] = ()
+) -> Particles:
+    """The draw, then its perturbations: `(L, *batch, *event)` values, infinitesimal weights."""
+    weights = jnp.broadcast_to(weights, values.shape[: values.ndim - len(event_shape)])
     rest = 1 - jnp.sum(weights, axis=0, keepdims=True)
     values = stop_gradient(jnp.concatenate([draw[None], values]))
     weights = jnp.concatenate([rest, weights])

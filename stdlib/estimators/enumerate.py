@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import CategoricalLogits
+from numpyro.distributions import CategoricalLogits, Independent
 
 from ppl import Estimator, Particles
 
@@ -47,11 +47,18 @@ class Enumerate(Estimator):
         return Particles(values, weights, normalized=True)
 
     def unsuitable(self, distribution: Any) -> str | None:
-        """An infinite or continuous support cannot be summed."""
-        has = hasattr(distribution, "enumerate_support")
-        if has and getattr(distribution, "has_enumerate_support", True):
-            return None
-        return "its support is not finite, or it has no `enumerate_support`"
+        """An infinite or continuous support cannot be summed, nor a product of supports."""
+        if not getattr(distribution, "has_enumerate_support", True):
+            return "its support is not finite"
+        try:
+            jax.eval_shape(lambda: jnp.asarray(distribution.enumerate_support(expand=True)))
+        except (AttributeError, NotImplementedError):
+            if isinstance(distribution, Independent):
+                return "the elements of a batch are summed one by one: leave `.to_event` out"
+            return "it has no `enumerate_support`"
+        except jax.errors.JAXTypeError:
+            return "the size of its support depends on traced values"
+        return None
 
 
 def _support(distribution: Any) -> Any:

@@ -58,11 +58,10 @@ class StochasticTriple(Estimator):
 
     def unsuitable(self, distribution: Any) -> str | None:
         """Only a finite support, or a distribution function known in closed form."""
-        if distribution.event_shape:
-            return "its values are not scalars, which have neighbours"
-        if kind(distribution) in TRIPLES or Enumerate().unsuitable(distribution) is None:
+        if kind(distribution) in TRIPLES:
             return None
-        return "its support is not finite, and its distribution function is not among those known"
+        reason = Enumerate().unsuitable(distribution)
+        return reason and f"{reason}, nor is its distribution function among those known"
 
 
 def _finite(key: jax.Array, distribution: Any) -> Particles:
@@ -82,7 +81,8 @@ def _finite(key: jax.Array, distribution: Any) -> Particles:
     factor = -alive(cumulative) / stop_gradient(crossed)
     step_to = jnp.where(up, above, below)
     draw, value = picked(support, index)[0], picked(support, step_to)
-    return perturbed(draw, value, jnp.where(up, factor, -factor))
+    weights = jnp.where(up, factor, -factor)
+    return perturbed(draw, value, weights, distribution.event_shape)
 
 
 def _binomial(key: jax.Array, distribution: Any) -> Particles:

@@ -278,6 +278,23 @@ def test_own_cost_of_an_estimator():
     assert not np.allclose(plain, own)
 
 
+def test_own_cost_in_a_loop_does_not_meet_its_own_weight():
+    """It depends on earlier steps of its site, through the carry, and not on the weight there."""
+
+    def program(t):
+        def step(state, _):
+            x = sample("x", dist.Bernoulli(logits=t + state), WithCost())
+            return 0.5 * x, 1.0 * x
+
+        return jnp.sum(jax.lax.scan(step, 0.0, None, length=2)[1])
+
+    def exact(t):
+        p, low, high = jax.nn.sigmoid(t), jax.nn.sigmoid(t), jax.nn.sigmoid(t + 0.5)
+        return p * (1 + high) + (1 - p) * low
+
+    assert_unbiased(program, 0.3, exact=exact, key=KEY, num_samples=30_000)
+
+
 # --- control variates -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,149 @@
+"""The registry: which families of distributions each estimator is for."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ppl import Reparameterized, ScoreFunction
+from stdlib.estimators import (
+    Arm,
+    DisArm,
+    Enumerate,
+    ImplicitReparameterized,
+    LeaveOneOut,
+    MeasureValued,
+    Rebar,
+    RejectionReparam,
+    Relax,
+    StochasticTriple,
+    WithoutReplacement,
+)
+from tests.stdlib.families import FAMILIES, Family
+
+
+class Pair(NamedTuple):
+    """An estimator, and a family that it is for."""
+
+    estimator: Any
+    name: str
+    family: Family
+
+    @property
+    def id(self) -> str:
+        """The name of its tests."""
+        settings = str(getattr(self.estimator, "num_draws", ""))
+        name = self.name.replace(", ", "-").replace(" ", "-")
+        return f"{type(self.estimator).__name__}{settings}-{name}"
+
+    @property
+    def varies(self) -> bool:
+        """Whether the particles differ from draw to draw."""
+        if isinstance(self.estimator, WithoutReplacement):
+            support = self.family.make(self.family.theta).enumerate_support(expand=False)
+            return len(support) > self.estimator.num_draws
+        return not self.estimator.exact
+
+    @property
+    def key(self) -> jax.Array:
+        """A random key of its own."""
+        return jax.random.key(sum(map(ord, self.id)))
+
+
+def wiggle(x):
+    """A control variate for `Relax`: any function will do."""
+    return jnp.sum(jnp.sin(2.0 * x + 0.3)) * jnp.cos(jnp.sum(x))
+
+
+COINS = ["bernoulli", "bernoulli, logits", "bernoulli, batch", "bernoulli, event"]
+FLOAT_COINS = ["float bernoulli", "float bernoulli, batch", "float bernoulli, event"]
+RELAXED = ["float bernoulli, logits", "one-hot", "one-hot, batch"]
+FINITE = [
+    *("bernoulli", "bernoulli, batch", "bernoulli, logits", "float bernoulli, batch"),
+    *("categorical", "categorical, three", "categorical, probs", "one-hot"),
+    *("binomial", "binomial, logits", "beta-binomial", "discrete uniform"),
+]
+COUNTABLE = ["poisson", "geometric", "geometric, logits", "negative binomial"]
+EVENTS = ["bernoulli, event", "float bernoulli, event", "gamma, event"]
+LOCATED = ["normal", "log-normal", "student-t", "laplace", "gumbel"]
+POSITIVE = ["half-normal", "exponential", "gamma", "chi2", "weibull"]
+VECTORS = ["multivariate normal", "dirichlet"]
+SCORED = [
+    *(*FINITE, *COUNTABLE, *EVENTS, *LOCATED, *POSITIVE, *VECTORS),
+    *("beta", "uniform, fixed", "von mises", "mixture", "mixture of families"),
+]
+OF_EACH_SHAPE = [
+    *("bernoulli", "bernoulli, batch", "bernoulli, event", "categorical", "categorical, three"),
+    *("binomial", "poisson", "geometric", "negative binomial", "discrete uniform", "one-hot"),
+    *("normal", "gamma", "gamma, event", "dirichlet", "mixture", "von mises", "beta"),
+    *("bernoulli, logits", "uniform, fixed", "float bernoulli, batch"),
+]
+"""The scored families that are tested in loops too: of a family, a score reads `log_prob` alone."""
+REGISTRY = [
+    (
+        Reparameterized(),
+        [*LOCATED, *POSITIVE, *VECTORS, "normal, batch", "beta", "uniform, moving", "gamma, event"],
+    ),
+    (ScoreFunction(), SCORED),
+    (LeaveOneOut(2), ["normal"]),
+    (LeaveOneOut(3), SCORED),
+    (Enumerate(), FINITE),
+    (WithoutReplacement(2), [*FINITE, "categorical, batch"]),
+    (WithoutReplacement(3), ["binomial", "categorical", "categorical, extreme"]),
+    (WithoutReplacement(4), ["categorical"]),
+    (
+        MeasureValued(),
+        [
+            *("bernoulli, batch", "bernoulli, expanded", "bernoulli, logits"),
+            *("categorical", "categorical, probs", "categorical, expanded"),
+            *("binomial", "binomial, logits", "poisson, batch", "geometric", "geometric, logits"),
+            *("normal, batch", "exponential", "gamma, batch", "weibull"),
+        ],
+    ),
+    (
+        StochasticTriple(),
+        [
+            *FINITE,
+            *("categorical, batch", "categorical, one", "one-hot, batch"),
+            *("poisson", "poisson, expanded", "geometric", "geometric, logits"),
+            "beta-binomial, expanded",
+        ],
+    ),
+    *((estimator, [*COINS, *FLOAT_COINS]) for estimator in (Arm(), DisArm())),
+    *((estimator, [*FLOAT_COINS, *RELAXED]) for estimator in (Rebar(0.4, 0.8), Relax(wiggle, 0.4))),
+    (
+        ImplicitReparameterized(),
+        [
+            *("normal", "log-normal", "laplace", "gumbel", "half-normal", "exponential", "gamma"),
+            *("chi2", "gamma, event", "weibull", "weibull, small", "uniform, moving"),
+            *("mixture", "mixture, batch", "mixture of families", "von mises", "von mises, batch"),
+        ],
+    ),
+    (
+        RejectionReparam(),
+        [
+            *("gamma", "gamma, small", "gamma, three", "gamma, event", "chi2"),
+            *("beta", "beta, batch", "dirichlet"),
+        ],
+    ),
+    (RejectionReparam(1), ["gamma"]),
+]
+PAIRS = [
+    Pair(estimator, name, FAMILIES[name])
+    for estimator, names in REGISTRY
+    for name in dict.fromkeys(names)
+]
+ESTIMATORS = list({type(estimator): estimator for estimator, _ in REGISTRY}.values())
+OF_TRACED_SIZE = [
+    pair
+    for pair in PAIRS
+    if pair.name == "binomial, logits"
+    and isinstance(pair.estimator, Enumerate | WithoutReplacement)
+]
+"""A batch of NumPyro's Binomial keeps its number of trials as an array, which a loop traces."""
+IN_LOOPS = [
+    pair
+    for pair in PAIRS
+    if pair.id not in {other.id for other in OF_TRACED_SIZE}
+    and (pair.name in OF_EACH_SHAPE or not isinstance(pair.estimator, ScoreFunction | LeaveOneOut))
+]
