@@ -17,7 +17,7 @@ TEST_ENV := JAX_PLATFORMS=cpu MPLBACKEND=Agg \
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	XLA_FLAGS=--xla_cpu_multi_thread_eigen=false OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup demo test check lint types architecture doctests notebooks docs bench matrix lock
+.PHONY: help setup demo test check lint types architecture doctests notebooks docs bench bench-pldi matrix lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ docs: setup ## reference from docstrings, and the guide as HTML in docs/_build/
 
 bench: setup ## comparisons with hand-written JAX and with peers
 	$(BIN)/python -m benchmarks
+
+bench-pldi: setup ## the PLDI paper's results, table by table beside the published numbers
+	$(BIN)/python -m benchmarks pldi
 
 MATRIX ?= oldest,locked,newest
 matrix: ## the core tests on other JAX releases, e.g. MATRIX=oldest,newest
