@@ -45,14 +45,16 @@ def _facts(eqn, ins, transfer, within, control) -> list[Facts]:
     if kind in _ENTERED or (kind in _CUSTOM and internals.has_sites(eqn)):
         return flow(internals.bodies(eqn)[0], ins, transfer, inner, control)
     if kind == "scan":
-        start = len(internals.scan_split(eqn, ins)[0])
-        return _loop(internals.bodies(eqn)[0], ins, start, transfer, inner, control)
+        consts, carry, _ = map(len, internals.scan_split(eqn, ins))
+        carried = slice(consts, consts + carry)
+        return _loop(internals.bodies(eqn)[0], ins, carried, transfer, inner, control)
     if kind == "while":
         index = transfer(eqn, ins, within, control)
         params = eqn.params
         ins = ins[params["cond_nconsts"] :]
         body = internals.bodies(eqn)[-1]
-        outs = _loop(body, ins, params["body_nconsts"], transfer, inner, control)
+        carried = slice(params["body_nconsts"], len(ins))
+        outs = _loop(body, ins, carried, transfer, inner, control)
         return [a | b for a, b in zip(outs, index, strict=True)]
     if kind == "cond":
         chosen = transfer(eqn, ins, within, control)
@@ -62,13 +64,13 @@ def _facts(eqn, ins, transfer, within, control) -> list[Facts]:
     return transfer(eqn, ins, within, control)
 
 
-def _loop(body, ins, start, transfer, within, control) -> list[Facts]:
+def _loop(body, ins, carried: slice, transfer, within, control) -> list[Facts]:
     """Round until what is carried from step to step stops growing."""
     ins = list(ins)
     while True:
         outs = flow(body, ins, transfer, within, control)
-        carried = [a | b for a, b in zip(ins[start:], outs, strict=False)]
-        grown = [*ins[:start], *carried, *ins[start + len(carried) :]][: len(ins)]
+        grown = list(ins)
+        grown[carried] = [a | b for a, b in zip(ins[carried], outs, strict=False)]
         if grown == ins:
             return outs
         ins = grown
