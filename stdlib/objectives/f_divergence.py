@@ -61,13 +61,11 @@ def f_divergence(
     ```
     """
     ratio = jnp.exp(elbo(model, guide, observed) - log_evidence)
-    if not callable(f):
-        raise InvalidSetting(f"f of f_divergence {_REMEDY}, got {f!r}.")
     value = f(ratio)
     if jnp.shape(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         got = f"{jnp.result_type(value).name}{list(jnp.shape(value))}"
-        raise InvalidSetting(f"f of f_divergence {_REMEDY}; it returned {got}.")
+        raise InvalidSetting(
+            "f of f_divergence must give a real scalar for the ratio p/q, such as lambda t: "
+            f"t * jnp.log(t); it returned {got}."
+        )
     return -value
-
-
-_REMEDY = "must give a real scalar for the ratio p/q, such as lambda t: t * jnp.log(t)"
