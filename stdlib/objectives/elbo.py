@@ -38,9 +38,10 @@ def elbo(
 
     `analytic_kl=True` replaces log p(z_i) - log q(z_i) by -KL(q_i ‖ p_i) at those sites where
     NumPyro has the divergence in closed form (normal, gamma, beta, Dirichlet, categorical by
-    probabilities): the same mean and the same mean gradient, less variance. A site stays as sampled
-    where the model's distribution reads what the guide draws after it, where it is scaled, masked
-    or in a branch, and where it reads itself (the steps of a chain in `lax.scan`).
+    probabilities): the same mean and the same mean gradient. The variance is lower where these
+    terms have most of it; near the posterior, where they cancel the likelihood's, it is higher. A
+    site stays as sampled where the model's distribution reads what the guide draws after it, where
+    it is scaled, masked or in a branch, and where it reads itself (a chain in `lax.scan`).
 
     **Raises** `ppl.errors.InvalidSetting` for another `gradient`, for `analytic_kl` with
     `"sticking-the-landing"`, or with no site that can be rewritten.

@@ -230,8 +230,8 @@ def test_the_covariance_gradient_tends_to_that_of_the_exact_path():
         return DISCRETE.expected(covariances, theta, phi, count, stop_gradient(phi))
 
     exact = jax.grad(path)(phi)
-    distances = [float(jnp.linalg.norm(jax.grad(finite)(phi, k) - exact)) for k in (2, 4, 8)]
-    assert distances[0] > 1.6 * distances[1] > 2.5 * distances[2] > 0
+    distances = [float(jnp.linalg.norm(jax.grad(finite)(phi, k) - exact)) for k in (2, 6)]
+    assert distances[0] > 2.0 * distances[1] > 0
 
 
 def test_sumo_costs_few_particles():
