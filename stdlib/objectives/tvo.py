@@ -78,7 +78,8 @@ def tvo(
             )
         return _covariance(model, guide, observed, num_particles, orders)
     logs = log_weights(model, guide, observed, num_particles)
-    return sum(step * (jax.nn.softmax(beta * logs) @ logs) for beta, step in _steps(orders))
+    terms = (step * (jax.nn.softmax(beta * logs) @ logs) for beta, step in _steps(orders))
+    return sum(terms, jnp.zeros(()))
 
 
 def _checked(betas: Sequence[float]) -> np.ndarray:
