@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from . import _vmap, errors  # noqa: F401  (_vmap installs the batching of sites in control flow)
 from ._algorithm import Algorithm, Target
 from ._control_variate import control_variate
+from ._distributions import distributions
 from ._estimator import Estimator, Particles, Reparameterized, ScoreFunction, box
 from ._expectation import expectation, log_expectation
 from ._marginal import marginal, normalize
@@ -33,6 +34,7 @@ __all__ = [
     "box",
     "condition",
     "control_variate",
+    "distributions",
     "errors",
     "expectation",
     "fit",

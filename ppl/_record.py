@@ -16,10 +16,11 @@ from .errors import BranchMismatch, DuplicateAddress
 class Record(eqx.Module):
     """Values by address, whether control flow reached them, and summed log densities.
 
-    `valid` has an entry for each conditional site only. Logs are None where nothing was scored.
+    A value is an array, or a pytree of arrays with the site's lanes in front. `valid` has an entry
+    for each conditional site only. Logs are None where nothing was scored.
     """
 
-    values: dict[Path, jax.Array] = eqx.field(default_factory=dict)
+    values: dict[Path, Any] = eqx.field(default_factory=dict)
     valid: dict[Path, jax.Array] = eqx.field(default_factory=dict)
     log_density: Any = None
     log_likelihood: Any = None
@@ -28,13 +29,17 @@ class Record(eqx.Module):
         """The record of a loop from the record of its body with a leading axis of steps."""
         axis = {p.path: p.site.loop_position(p.depth + 1) for p in body}
         return Record(
-            {path: jnp.moveaxis(v, 0, axis[path]) for path, v in self.values.items()},
+            {path: _moved(v, axis[path]) for path, v in self.values.items()},
             {path: jnp.moveaxis(v, 0, axis[path]) for path, v in self.valid.items()},
             *jax.tree.map(jnp.sum, (self.log_density, self.log_likelihood)),
         )
 
     def without_values(self) -> "Record":
         return Record({}, {}, self.log_density, self.log_likelihood)
+
+
+def _moved(value: Any, axis: int) -> Any:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), value)
 
 
 def joined(records: Sequence[Record]) -> Record:

@@ -28,7 +28,7 @@ LAYERS = [
     ["_control_variate", "_feed", "_graph", "_sample", "_stage"],
     ["_choices", "_compound", "_record", "_show"],
     ["_walker"],
-    ["_rewrite", "_seed", "_state_space", "_trace", "_vmap"],
+    ["_distributions", "_rewrite", "_seed", "_state_space", "_trace", "_vmap"],
     ["_algorithm"],
     ["_marginal"],
     ["_expectation.value"],

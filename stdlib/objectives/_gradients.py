@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
+from jax.lax import stop_gradient
 
 import ppl
 from ppl import Estimator, Particles, Reparameterized, Trace
@@ -26,11 +27,20 @@ def check_gradient(gradient: str, allowed: Sequence[str], objective: str) -> Non
         )
 
 
+def unobserved_log_density(guide: Callable, choices: Mapping[str, Any]) -> jax.Array:
+    """log q at given choices, of its unobserved sites alone."""
+    data = ppl.simulate(ppl.intervene(guide, choices)).log_likelihood
+    return ppl.log_density(guide, choices) - data
+
+
 def frozen_log_density(guide: Callable, choices: Mapping[str, Any]) -> jax.Array:
     """log q at given choices, of its unobserved sites; it has derivatives in the choices alone."""
-    constant = ppl.frozen(guide)
-    data = ppl.simulate(ppl.intervene(constant, choices)).log_likelihood
-    return ppl.log_density(constant, choices) - data
+    return unobserved_log_density(ppl.frozen(guide), choices)
+
+
+def derivative_of(term: jax.Array) -> jax.Array:
+    """Zero in value, with the derivative of `term`, which no weight of a site multiplies."""
+    return term - stop_gradient(term)
 
 
 class Pathwise(Estimator):
@@ -50,15 +60,13 @@ class Pathwise(Estimator):
         return reason if ImplicitReparameterized().unsuitable(distribution) else None
 
 
-def simulate_pathwise(guide: Callable) -> Trace:
+def simulate_pathwise(guide: Callable, what: str, remedy: str) -> Trace:
     """A run of the guide, each of whose choices moves with its parameters."""
     try:
         return ppl.simulate(ppl.with_estimators(guide, {"*": Pathwise()}))
     except UnsuitableEstimator as error:
         raise UnsuitableEstimator(
-            f"gradient={DOUBLY_REPARAMETERIZED!r} needs a guide whose choices all move with their "
-            f"parameters. Write gradient={VIMCO!r} where they are discrete, or gradient={TOTAL!r}, "
-            f"which takes every guide. {error}"
+            f"{what} needs a guide whose choices all move with their parameters. {remedy} {error}"
         ) from None
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jax.scipy.special import logsumexp
 
 from ppl import condition, control_variate, log_density, simulate
 from ppl.errors import BiasedEstimator, InvalidSetting
@@ -21,9 +20,15 @@ from ._gradients import (
     simulate_pathwise,
     sites_of,
 )
+from ._particles import check_count, log_mean_exp
 from .elbo import elbo
 
 GRADIENTS = (TOTAL, DOUBLY_REPARAMETERIZED, VIMCO, STICKING_THE_LANDING)
+
+_REMEDY = (
+    f"Write gradient={VIMCO!r} where they are discrete, or gradient={TOTAL!r}, which takes every "
+    "guide."
+)
 
 
 def iwelbo(
@@ -86,11 +91,12 @@ def iwelbo(
         log_weights = _vimco(model, guide, observed, particles)
     else:
         log_weights = jax.vmap(lambda _: elbo(model, guide, observed, gradient=gradient))(particles)
-    return _log_mean_exp(log_weights)
+    return log_mean_exp(log_weights)
 
 
 def _check(gradient: str, num_particles: int, allow_biased: bool) -> None:
     check_gradient(gradient, GRADIENTS, "iwelbo")
+    check_count("num_particles", num_particles, "iwelbo")
     if gradient == VIMCO and num_particles < 2:
         raise InvalidSetting(
             f"gradient={VIMCO!r} compares particles with each other, so num_particles must be at "
@@ -105,11 +111,6 @@ def _check(gradient: str, num_particles: int, allow_biased: bool) -> None:
         )
 
 
-def _log_mean_exp(logs: jax.Array) -> jax.Array:
-    # log K inside: added at the end it would be a cost that meets no score, unlike its baseline
-    return logsumexp(logs - jnp.log(logs.shape[-1]), axis=-1)
-
-
 def _doubly_reparameterized(
     model: Callable, guide: Callable, observed: Mapping[str, Any], particles: jax.Array
 ) -> jax.Array:
@@ -117,7 +118,7 @@ def _doubly_reparameterized(
     joint = condition(model, observed)
 
     def drawn(_):
-        q = simulate_pathwise(guide)
+        q = simulate_pathwise(guide, f"gradient={DOUBLY_REPARAMETERIZED!r}", _REMEDY)
         return q.choices, log_density(joint, q.choices) - q.log_density
 
     def weighed(weight, choices):
@@ -154,5 +155,5 @@ def _bounds_without(log_weights: jax.Array) -> jax.Array:
     count = len(log_weights)
     itself = jnp.eye(count, dtype=bool)
     mean = jnp.sum(jnp.where(itself, 0.0, log_weights), 1, keepdims=True) / (count - 1)
-    bounds = _log_mean_exp(jnp.where(itself, mean, log_weights))
+    bounds = log_mean_exp(jnp.where(itself, mean, log_weights))
     return jnp.where(jnp.isfinite(bounds), bounds, 0.0)  # the others may all be impossible

@@ -35,6 +35,9 @@ JUMPS = {
 }
 
 SMOOTH = {
+    "cond on the step, in a scan with outputs": lambda m: jax.lax.scan(
+        lambda c, i: (draw(c), jax.lax.cond(i > 1, lambda: c, lambda: m)), m, jnp.arange(3)
+    )[1].sum(),
     "relu": lambda m: jax.nn.relu(draw(m)),
     "maximum": lambda m: jnp.maximum(draw(m), 0.0),
     "where": lambda m: jnp.where(draw(m) > 0, draw(m), 0.0),
