@@ -18,7 +18,7 @@ def scenes(
     *,
     seed: int,
     size: int = 50,
-    glyph: int = 18,
+    glyph: int = 16,
     most: int = 3,
     digits: Int[np.ndarray, "d 64"] | None = None,
 ) -> Scenes:
