@@ -1,0 +1,167 @@
+"""Trains Attend, Infer, Repeat under each estimator, and reports how well it counts.
+
+`python -m benchmarks.air_training [ESTIMATOR ...] [--full] [--steps N]`: by default a reduced
+setting (two digits of 8×8 pixels at most on 20×20), a minute for each estimator; with `--full`
+three digits of 16×16 at most on 50×50. Accuracy is that of one draw of the count from the guide for
+each of 1,000 scenes that are not trained on. A figure of the curves goes to `build/`.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import ppl
+from ppl import ScoreFunction
+from stdlib.estimators import Enumerate, MeasureValued
+from stdlib.models import air
+from stdlib.objectives import elbo
+
+
+class Setting(NamedTuple):
+    """What is trained: networks, prior, scenes; and how."""
+
+    sizes: air.Sizes
+    prior: air.Prior
+    glyph: int
+    training: int
+    rate: float
+    steps: int
+
+    def scenes(self, number: int, seed: int) -> air.Scenes:
+        """Scenes that suit the networks."""
+        size, most = self.sizes.image, self.sizes.objects
+        return air.scenes(number, seed=seed, size=size, glyph=self.glyph, most=most)
+
+
+REDUCED = Setting(
+    air.Sizes(objects=2, image=20, window=8, what=8, hidden=64, recurrent=64),
+    air.Prior(scale=2.5),
+    glyph=8,
+    training=5_000,
+    rate=2e-3,
+    steps=4_000,
+)
+FULL = Setting(air.Sizes(), air.Prior(), glyph=16, training=10_000, rate=1e-3, steps=20_000)
+
+BATCH, HELD_OUT = 64, 1_000
+
+
+class Curve(NamedTuple):
+    """After some steps: seconds spent in training, the bound of late, accuracy of the count."""
+
+    steps: int
+    seconds: float
+    bound: float
+    accuracy: float
+
+
+def baselined(baseline: eqx.nn.MLP, model: Callable, guide: Callable, observed: dict) -> jax.Array:
+    """The ELBO by scores, less what a network expects of the image for each choice."""
+    expected = baseline(observed["image"].reshape(-1))
+    choice = {f"z_pres_{t}": ScoreFunction(baseline=b) for t, b in enumerate(expected)}
+    return ppl.with_estimators(partial(elbo, model, guide, observed), choice)()
+
+
+def reinforce_with_baseline(params: Any, images: jax.Array, prior: air.Prior) -> jax.Array:
+    """The objective whose parameters are the networks and the baseline's."""
+    networks, baseline = params
+    return air.objective(networks, images, partial(baselined, baseline), prior)
+
+
+def plain(params: Any, images: jax.Array, prior: air.Prior) -> jax.Array:
+    """The ELBO; the baseline is not used."""
+    return air.objective(params[0], images, elbo, prior)
+
+
+def objectives(objects: int) -> dict[str, Callable]:
+    """By the name of the estimator."""
+    last = objects - 1
+    hybrid = {"z_pres_*": MeasureValued(), f"z_pres_{last}": Enumerate()}
+    return {
+        "ENUM": ppl.with_estimators(plain, {"z_pres_*": Enumerate()}),
+        "MVD": ppl.with_estimators(plain, {"z_pres_*": MeasureValued()}),
+        "hybrid": ppl.with_estimators(plain, hybrid),
+        "REINFORCE": plain,
+        "REINFORCE + baseline": reinforce_with_baseline,
+    }
+
+
+NAMES = tuple(objectives(1))
+
+
+def curve(name: str, setting: Setting, steps: int, every: int, seed: int = 0) -> Iterator[Curve]:
+    """Trains, and looks at the accuracy every so many steps."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    sizes = setting.sizes
+    train, test = (setting.scenes(n, s) for n, s in ((setting.training, 1), (HELD_OUT, 2)))
+    networks = air.Networks(keys[0], sizes)
+    baseline = eqx.nn.MLP(sizes.image**2, sizes.objects, sizes.hidden, 1, key=keys[1])
+    objective = partial(objectives(sizes.objects)[name], prior=setting.prior)
+    optimizer = optax.adam(setting.rate)
+    found = eqx.filter_jit(air.found)
+    images, unseen = jnp.asarray(train.images), jnp.asarray(test.images)
+    result, seconds = None, 0.0
+    for done in range(every, steps + 1, every):
+        start = time.perf_counter()
+        result = ppl.fit(
+            objective,
+            (networks, baseline),
+            optimizer,
+            key=keys[2],
+            steps=every,
+            data=images,
+            batch_size=BATCH,
+            progress=False,
+            resume=result,
+        )
+        seconds += time.perf_counter() - start
+        counts = np.asarray(found(jax.random.key(done), result.params[0], unseen))
+        bound = float(np.mean(result.history["objective"][-every:]))
+        yield Curve(done, seconds, bound, float(np.mean(counts == test.counts)))
+
+
+def draw(curves: dict[str, list[Curve]], path: Path) -> None:
+    """Bound and accuracy against steps."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, points in curves.items():
+        steps = [p.steps for p in points]
+        axes[0].plot(steps, [p.bound for p in points], label=name)
+        axes[1].plot(steps, [p.accuracy for p in points], label=name)
+    axes[0].set(xlabel="steps", ylabel="ELBO")
+    axes[1].set(xlabel="steps", ylabel="count accuracy", ylim=(0, 1))
+    axes[1].legend()
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.air_training")
+    parser.add_argument("names", nargs="*", metavar="ESTIMATOR", help=", ".join(NAMES))
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--every", type=int, default=500)
+    given = parser.parse_args()
+    setting = FULL if given.full else REDUCED
+    curves = {}
+    for name in given.names or NAMES:
+        curves[name] = []
+        for point in curve(name, setting, given.steps or setting.steps, given.every):
+            print(name, *(f"{k} {v:.4g}" for k, v in point._asdict().items()), flush=True)
+            curves[name].append(point)
+    draw(curves, Path("build") / f"air-{'full' if given.full else 'reduced'}.png")
+
+
+if __name__ == "__main__":
+    main()
