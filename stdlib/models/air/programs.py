@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,7 @@ def _presence(logit: Float[Array, ""], previous: Int[Array, ""] | int) -> dist.D
     return dist.Bernoulli(logits=jnp.where(previous == 1, logit, NEVER))
 
 
-def _where(prior: Prior) -> dist.Normal:
+def _where(prior: Prior) -> Any:
     mean = jnp.stack([jnp.asarray(prior.scale, float), jnp.zeros(()), jnp.zeros(())])
     spread = jnp.stack([jnp.asarray(prior.scale_sd, float), jnp.ones(()), jnp.ones(())])
     return dist.Normal(mean, spread)

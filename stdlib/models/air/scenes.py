@@ -40,7 +40,7 @@ def scenes(
     if digits is None:
         from sklearn.datasets import load_digits
 
-        digits = np.asarray(load_digits().data)
+        digits = np.asarray(load_digits(return_X_y=True)[0])
     rng = np.random.default_rng(seed)
     images = np.zeros((number, size, size), np.float32)
     counts = rng.integers(most + 1, size=number)
@@ -57,7 +57,7 @@ def _magnified(digits: np.ndarray, side: int) -> np.ndarray:
 
     squares = np.asarray(digits, np.float32).reshape(-1, 8, 8) / 16
     large = zoom(squares, (1, side / 8, side / 8), order=3, mode="grid-constant", grid_mode=True)
-    return np.clip(large, 0.0, 1.0)
+    return np.clip(np.asarray(large), 0.0, 1.0)
 
 
 def _places(rng: np.random.Generator, count: int, last: int, side: int) -> np.ndarray:
