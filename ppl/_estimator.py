@@ -26,6 +26,9 @@ class Particles(NamedTuple):
       zero in value and alive in derivative, and the first's is one minus their sum. What follows
       them is evaluated without derivatives, and perturbations of different elements and sites never
       multiply: n such sites cost O(n) runs of what follows, not J^n.
+    - `chances`: with `perturbed`, where the particles are a whole finite support, each value once:
+      their probabilities, `(J, *batch)`. A cost that reads no other site or element is then summed
+      over them exactly.
     - `runs`: `(J,)` constants, where the particles of all elements go together: particle j of one
       element is met only by particle j of the others, with weight `runs[j] Π (w_j / runs[j])`. The
       weights must equal `runs[j]` in value, whatever the element. None where they multiply.
@@ -48,6 +51,7 @@ class Particles(NamedTuple):
     shared: Hashable | None = None
     baseline: Any = None
     control: Any = None
+    chances: Any = None
 
 
 class Estimator(eqx.Module):

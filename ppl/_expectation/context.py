@@ -37,8 +37,9 @@ class Opened(NamedTuple):
 
     `axis`: it opened a particle axis. `perturbed`: it opened worlds; its weight has a leading
     dimension of perturbations. `baseline`: a value for each lane, which is learnt; `given`: one
-    that the objective gives; `control`: a cost of the estimator's own. `loops` are those around,
-    one for each of the first lane dimensions.
+    that the objective gives; `control`: a cost of the estimator's own; `chances`: the probabilities
+    of the particles, where these are a whole support. `loops` are those around, one for each of the
+    first lane dimensions.
     """
 
     site: Site | None
@@ -50,20 +51,21 @@ class Opened(NamedTuple):
     baseline: Val | None = None
     given: Val | None = None
     control: Val | None = None
+    chances: Val | None = None
     loops: tuple[Loop, ...] = ()
 
     @property
     def vals(self) -> tuple[Val | None, ...]:
         """The values that are made where the site is; `given` is not, and comes later."""
-        return self.weight, self.baseline, self.control
+        return self.weight, self.baseline, self.control, self.chances
 
     def each(self, fn: Callable, others: Sequence[Any]) -> "Opened":
         """The same site with `fn` of each of its values and of what `others` has for it."""
-        weight, baseline, control = (
+        weight, baseline, control, chances = (
             None if val is None else fn(val, other)
             for val, other in zip(self.vals, others, strict=True)
         )
-        return self._replace(weight=weight, baseline=baseline, control=control)
+        return self._replace(weight=weight, baseline=baseline, control=control, chances=chances)
 
     def arrays(self) -> list[Any]:
         """The arrays of its values, to be handed out of the trace of a body."""

@@ -13,7 +13,7 @@ from .dimensions import CAUSAL, EXACT
 from .lanes import deps_of, joined, moved
 from .terms import Term, Terms, added, forgotten
 from .value import Val, event_shape, placed, segment, widen
-from .weigh import axis_of, summed, weighted
+from .weigh import axis_of, guarded_product, summed, weighted
 
 
 def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -> jax.Array:
@@ -67,7 +67,10 @@ def _eliminated(term: Term, number: int, context: Context, own_step: bool) -> Te
 
 
 def _perturbed(val: Val, number: int, site: Opened, context: Context) -> Val:
-    """Adds Σ weight × (the term in the perturbed world - the term); weights are zero in value."""
+    """Adds Σ weight × (the term in the perturbed world - the term); weights are zero in value.
+
+    A term that reads nothing else is summed over the particles exactly, where they are a support.
+    """
     segments = val.worlds.segments if val.worlds else ()
     own = next((s for s in segments if s.site == number), None)
     if own is None:
@@ -75,13 +78,17 @@ def _perturbed(val: Val, number: int, site: Opened, context: Context) -> Val:
     rest = tuple(s for s in segments if s != own)
     relation = val.lanes.get(number, (None,) * len(site.lanes))
     places = {d: along.dim for d, along in enumerate(relation) if along is not None}
-    weight = _of_worlds(site.weight, own.form, context)
+    alone = val.sites == 1 << number and None not in relation
+    chances = site.chances if alone else None
+    weight = _of_worlds(site.weight, own.form, context) if chances is None else chances
     lanes = [places[d] for d in range(len(site.lanes)) if d not in own.form]
     rank = len(event_shape(val))
 
     def fn(here, there, weight):
         weight = placed(weight, lanes, rank, lead=1)
-        return [here + jnp.sum(weight * (there - stop_gradient(here)), axis=0)]
+        if chances is not None:
+            return [jnp.sum(guarded_product(weight, jnp.append(here[None], there, 0)), axis=0)]
+        return [here + jnp.sum(weight * stop_gradient(there - here), axis=0)]
 
     piece = segment(val, own)
     there = Val(

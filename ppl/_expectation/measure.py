@@ -18,7 +18,7 @@ class Measure(NamedTuple):
 
     Values are `(particles, *lanes, *event)`, weights `(particles, *lanes)` or None where constantly
     one. For `runs` (constants of the particles), weights are relative to these. `baseline` and
-    `control` are `(*lanes)` or None.
+    `control` are `(*lanes)` or None, `chances` are like the weights or None.
     """
 
     values: jax.Array
@@ -26,6 +26,7 @@ class Measure(NamedTuple):
     runs: jax.Array | None = None
     baseline: jax.Array | None = None
     control: jax.Array | None = None
+    chances: jax.Array | None = None
 
 
 class Kind(NamedTuple):
@@ -117,14 +118,18 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
             weights = jnp.where(
                 constants == 0, 1.0, weights / jnp.where(constants == 0, 1.0, constants)
             )
+        chances = drawn.chances
+        if chances is not None:
+            chances = jnp.broadcast_to(chances, weights.shape)
         for flag in (*operands.active, *flags):
             weights = jnp.where(flag, weights, 1.0 if runs else _first_alone(weights))
+            chances = None if chances is None else jnp.where(flag, chances, _first_alone(chances))
         costs = []
         for cost in (drawn.baseline, drawn.control):
             if cost is not None:
                 cost = _of_elements(cost, weights.shape[1:], cost is drawn.control)[None]
             costs.append(cost)
-        return Measure(jnp.asarray(values), weights, constants, *costs)
+        return Measure(jnp.asarray(values), weights, constants, costs[0], costs[1], chances)
 
     out = call.over_lanes(lane, call.keys(key), out_axes=1)
     if out.runs is not None:

@@ -37,7 +37,7 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
         return tuple(measure(call, keys.key, context.allow_biased, active, found))
 
     inputs = [*vals, *flags]
-    values, weights, constants, baseline, control = _traced(measured, inputs, context)
+    values, weights, constants, *noted = _traced(measured, inputs, context)
     (kind,) = found
     if context.all_exact and not kind.exact and not site.observed:
         raise UnsuitableEstimator(
@@ -48,7 +48,7 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
     if weights is None:
         return [_first(values)]
     value, weight = _alike(values, weights, context)
-    opening = _Opening(site, kind, context, constants, (baseline, control))
+    opening = _Opening(site, kind, context, constants, noted)
     if kind.runs:
         return [opening.runs(value, weight)]
     if kind.perturbed:
@@ -71,9 +71,9 @@ def _alike(value: Val, weight: Val, context: Context) -> tuple[Val, Val]:
 class _Opening:
     """What happens to a site's values and weights, by the kind of its measure."""
 
-    def __init__(self, site: Any, kind: Kind, context: Context, constants: Any, costs: tuple):
+    def __init__(self, site: Any, kind: Kind, context: Context, constants: Any, noted: Sequence):
         self.site, self.kind, self.context = site, kind, context
-        self.constants, self.costs = constants, costs
+        self.constants, self.noted = constants, noted
 
     def _open(
         self,
@@ -88,7 +88,7 @@ class _Opening:
         In a loop it may depend on the site's earlier steps already.
         """
         lanes, loops = event_shape(weight)[1 if perturbed else 0 :], self.context.loops
-        baseline, control = self.costs
+        baseline, control, chances = self.noted
         opened = Opened(
             self.site,
             weight,
@@ -98,6 +98,7 @@ class _Opening:
             perturbed,
             baseline,
             control=control,
+            chances=chances,
             loops=loops,
         )
         number = self.context.open(opened)

@@ -36,7 +36,7 @@ class Segment(NamedTuple):
 
 
 class Worlds(NamedTuple):
-    """A value in perturbed worlds: `(worlds, *axes, *shape)`, without derivatives.
+    """A value in perturbed worlds: `(worlds, *axes, *shape)`.
 
     World by world, segment after segment, it is the value had one site drawn otherwise.
     """
@@ -175,13 +175,17 @@ def _copies(val: Val, wanted: Segment) -> Worlds:
 
 
 def lifted(fn: Callable, vals: Sequence[Val]) -> list[Val]:
-    """The values that `fn` of arrays gives (a list of arrays), in every world; no provenance."""
+    """The values that `fn` of arrays gives (a list of arrays), in every world; no provenance.
+
+    Worlds have derivatives where the values read one site alone, and only there.
+    """
     axes = union_axes(vals)
     outs = [Val(out, axes) for out in lift(fn, vals)]
     segments = union_segments(vals)
     if not segments:
         return outs
-    inside = [widen(v, segments) if v.worlds else Val(stop_gradient(v.array), v.axes) for v in vals]
+    held = stop_gradient if union_sites(vals).bit_count() > 1 else lambda x: x
+    inside = [widen(v, segments) if v.worlds else Val(held(v.array), v.axes) for v in vals]
 
     def world(*arrays):
         return lift(fn, [v._replace(array=a) for v, a in zip(inside, arrays, strict=True)])
@@ -189,7 +193,7 @@ def lifted(fn: Callable, vals: Sequence[Val]) -> list[Val]:
     worlds = jax.vmap(world, in_axes=tuple(0 if v.worlds else None for v in vals))
     arrays = worlds(*(v.array for v in inside))
     axes = union_axes(inside)
-    worlds = [Worlds(stop_gradient(a), axes, segments) for a in arrays]
+    worlds = [Worlds(held(a), axes, segments) for a in arrays]
     return [out._replace(worlds=w) for out, w in zip(outs, worlds, strict=True)]
 
 

@@ -21,14 +21,18 @@ def relative(parameter: Any) -> jax.Array:
 
 
 def perturbed(
-    draw: jax.Array, values: jax.Array, weights: Any, event_shape: tuple[int, ...] = ()
+    draw: jax.Array,
+    values: jax.Array,
+    weights: Any,
+    event_shape: tuple[int, ...] = (),
+    chances: Any = None,
 ) -> Particles:
     """The draw, then its perturbations: `(L, *batch, *event)` values, infinitesimal weights."""
     weights = jnp.broadcast_to(weights, values.shape[: values.ndim - len(event_shape)])
     rest = 1 - jnp.sum(weights, axis=0, keepdims=True)
     values = stop_gradient(jnp.concatenate([draw[None], values]))
     weights = jnp.concatenate([rest, weights])
-    return Particles(values, weights, normalized=True, perturbed=True)
+    return Particles(values, weights, normalized=True, perturbed=True, chances=chances)
 
 
 def kind(distribution: Any) -> type:

@@ -70,17 +70,18 @@ class MeasureValued(Estimator):
 
 def _bernoulli(key: jax.Array, distribution: Any) -> Particles:
     draw = distribution.sample(key)
-    return perturbed(
-        draw, (1 - draw)[None], jnp.where(draw == 0, 1, -1) * alive(distribution.probs)
-    )
+    one = jnp.where(draw == 1, distribution.probs, 1 - distribution.probs)
+    weights = jnp.where(draw == 0, 1, -1) * alive(distribution.probs)
+    return perturbed(draw, (1 - draw)[None], weights, chances=jnp.stack([one, 1 - one]))
 
 
 def _categorical(key: jax.Array, distribution: Any) -> Particles:
     draw = distribution.sample(key)
     probs = jnp.moveaxis(distribution.probs, -1, 0)
-    steps = jnp.arange(1, len(probs)).reshape(-1, *(1 for _ in draw.shape))
-    others = (draw + steps) % len(probs)
-    return perturbed(draw, others, jnp.take_along_axis(alive(probs), others, axis=0))
+    steps = jnp.arange(len(probs)).reshape(-1, *(1 for _ in draw.shape))
+    every = (draw + steps) % len(probs)
+    chances = jnp.take_along_axis(probs, every, axis=0)
+    return perturbed(draw, every[1:], alive(chances[1:]), chances=chances)
 
 
 def _binomial(key: jax.Array, distribution: Any) -> Particles:

@@ -76,6 +76,40 @@ def flops(program, *args):
     return jax.jit(gradient).lower(KEY, *args).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.parametrize("family", [dist.Bernoulli, dist.Categorical])
+def test_costs_of_one_perturbed_element_alone_are_summed_exactly(family):
+    """The log density of a guide: no variance, in value or derivative, beside what is mixed."""
+    logits = jnp.array([[0.4, -0.3, 1.2], [0.1, 0.7, -0.9]])
+
+    def choices(logits):
+        return jax.vmap(lambda l: sample("z", family(logits=l), MeasureValued()))(logits)  # noqa: E741
+
+    def alone(logits):
+        q = ppl.simulate(choices, logits)
+        return -q.log_density + jnp.sum(jnp.sin(q.value * logits.sum()))
+
+    def exact(logits):
+        def lane(l):  # noqa: E741
+            support = family(logits=l).enumerate_support()
+            log_probs = family(logits=l).log_prob(support)
+            costs = jnp.sin(support * logits.sum()) - log_probs
+            return jnp.sum(jnp.exp(log_probs) * costs)
+
+        return jnp.sum(jax.vmap(lane)(logits))
+
+    assert_unbiased(alone, logits, exact=exact, key=KEY, num_samples=4)
+
+    def mixed(logits):
+        q = ppl.simulate(choices, logits)
+        return q.log_density + jnp.sum(q.value) ** 2 / 9.0
+
+    def by_enumeration(logits):
+        enumerated = ppl.with_estimators(mixed, {"z": Enumerate()})
+        return ppl.expectation(enumerated)(KEY, logits)
+
+    assert_unbiased(mixed, logits, exact=by_enumeration, key=KEY, num_samples=50_000)
+
+
 def test_sites_with_perturbations_cost_a_run_each():
     w = 0.3 * jax.random.normal(KEY, (16, 16))
     costs = [flops(walk(steps, MeasureValued()), w) for steps in (8, 16)]
