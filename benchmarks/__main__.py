@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 NAMES = ("imports", "bias", "vae", "hmm", "hmm_scan", "mixture", "sbn", "fit")
-PLDI = ("cone", "vae")
+PLDI = ("cone", "vae", "air")
 
 HEADER = """# Benchmarks
 
