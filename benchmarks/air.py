@@ -20,7 +20,7 @@ from benchmarks.air_handwritten import reinforce
 from benchmarks.measure import compare_gradients
 from stdlib.estimators import Enumerate, MeasureValued
 from stdlib.models import air
-from stdlib.objectives import elbo, iwelbo
+from stdlib.objectives import elbo, iwelbo, reweighted_wake_sleep
 
 BATCH, PARTICLES = 64, 5
 
@@ -33,10 +33,12 @@ ESTIMATORS = {
 """The hybrid of Becker et al. 2024: measure-valued for two objects, enumeration for the last."""
 
 IWELBO = partial(iwelbo, num_particles=PARTICLES)
+RWS = partial(reweighted_wake_sleep, num_particles=PARTICLES, allow_biased=True)
 
 VARIANTS = {f"ELBO, {name}": (elbo, choice) for name, choice in ESTIMATORS.items()} | {
     f"IWELBO({PARTICLES}), {name}": (IWELBO, ESTIMATORS[name]) for name in ("REINFORCE", "MVD")
 }
+VARIANTS[f"RWS({PARTICLES})"] = (RWS, {})
 
 PEERS = {
     "ELBO, REINFORCE": "Pyro TraceGraph 71–95, GenJAX 304",
