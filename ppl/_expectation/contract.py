@@ -31,7 +31,7 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
         for number, site in enumerate(context.opened)
         if site.given is not None
     )
-    remaining = Terms([*terms, *given])
+    remaining = Terms([*(_exactly(term, context) for term in terms), *given])
     for number in reversed(range(len(context.opened))):
         site, here, after = context.opened[number], [], Terms()
         in_chain = any(number in group for group in context.chains.values())
@@ -66,10 +66,29 @@ def _eliminated(term: Term, number: int, context: Context, own_step: bool) -> Te
 # --- perturbations -------------------------------------------------------------------------------
 
 
-def _perturbed(val: Val, number: int, site: Opened, context: Context) -> Val:
+def _exactly(term: Term, context: Context) -> Term:
+    """A term that reads one perturbed element alone, summed over a support that its particles are.
+
+    To be asked before sites are eliminated: what is left of other sites is known in one world only.
+    """
+    number = term.val.sites.bit_length() - 1
+    if term.val.sites.bit_count() != 1 or context[number].chances is None:
+        return term
+    site, relation = context[number], term.val.lanes.get(number, ())
+    segments = term.val.worlds.segments if term.val.worlds else ()
+    apart = len(relation) == len(site.lanes) and None not in relation
+    if not apart or [s.form for s in segments] != [()]:
+        return term
+    val = _perturbed(term.val, number, site, context, site.chances)
+    return forgotten(term._replace(val=val), [number])
+
+
+def _perturbed(
+    val: Val, number: int, site: Opened, context: Context, chances: Val | None = None
+) -> Val:
     """Adds Σ weight × (the term in the perturbed world - the term); weights are zero in value.
 
-    A term that reads nothing else is summed over the particles exactly, where they are a support.
+    With `chances` in place of weights, the sum over the particles.
     """
     segments = val.worlds.segments if val.worlds else ()
     own = next((s for s in segments if s.site == number), None)
@@ -78,8 +97,6 @@ def _perturbed(val: Val, number: int, site: Opened, context: Context) -> Val:
     rest = tuple(s for s in segments if s != own)
     relation = val.lanes.get(number, (None,) * len(site.lanes))
     places = {d: along.dim for d, along in enumerate(relation) if along is not None}
-    alone = val.sites == 1 << number and None not in relation
-    chances = site.chances if alone else None
     weight = _of_worlds(site.weight, own.form, context) if chances is None else chances
     lanes = [places[d] for d in range(len(site.lanes)) if d not in own.form]
     rank = len(event_shape(val))

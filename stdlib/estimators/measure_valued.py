@@ -41,7 +41,8 @@ class MeasureValued(Estimator):
     derivatives are not. The weights sum to one identically. Low variance; each perturbation is one
     more run of what follows, which is never differentiated: for all elements of a batch where the
     program keeps them apart, for each of them where it mixes them. Every element is perturbed by
-    itself, so write a batch, not `.to_event`.
+    itself, so write a batch, not `.to_event`. A Bernoulli or Categorical draw and its perturbations
+    are all the values there are: costs that read one element alone are summed over them exactly.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
