@@ -100,15 +100,16 @@ def angle_proposal(phi: Parameters, kept: dict[str, Float[Array, ""]]) -> None:
     ```python
     >>> import jax, jax.numpy as jnp, ppl
     >>> from stdlib.models.noisy_cone import angle_proposal
-    >>> draw = ppl.seed(lambda: ppl.simulate(angle_proposal, {"concentration": 9.0},
-    ...                                      {"x": -1.0, "y": 0.0}))
+    >>> phi = {"concentration": jnp.asarray(9.0)}
+    >>> point = {"x": jnp.asarray(-1.0), "y": jnp.asarray(0.0)}
+    >>> draw = ppl.seed(lambda: ppl.simulate(angle_proposal, phi, point))
     >>> bool(abs(abs(draw(jax.random.key(0)).choices["angle"]) - jnp.pi) < 0.1)
     True
 
     ```
     """
     towards = jnp.arctan2(kept["y"], kept["x"])
-    concentration = jnp.exp(jnp.asarray(phi["concentration"]))
+    concentration = jnp.exp(phi["concentration"])
     sample("angle", dist.VonMises(towards, concentration), ImplicitReparameterized())
 
 
