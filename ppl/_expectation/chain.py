@@ -1,6 +1,6 @@
 """The forward recursion: summing out a loop whose particles meet those of the step before."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +17,11 @@ from .value import (
     Axis,
     Val,
     axis_sizes,
-    broadcast,
     event_shape,
     union_axes,
     with_sorted_axes,
 )
-from .weigh import guarded_product, multiplied, own_weight, summed
+from .weigh import NUMBERS, Semiring, multiplied, own_weight, summed
 
 
 def fold(terms: Iterable[Term], group: range, context: Context) -> list[Term]:
@@ -58,17 +57,36 @@ def meeting(vals: Sequence[Val], group: range, context: Context) -> list[int]:
     return [n for n in group if any(a.site == n and a.step != NOW for a in axes)]
 
 
-class Steps(NamedTuple):
-    """What is passed on from step to step: `(steps, *outer, *lanes, *before, *now)`.
+class Layout(NamedTuple):
+    """How steps are laid out as arrays: `(steps, *outer, *lanes, *before, *now)`.
 
-    The states are the particles of the sites `kept`. `sizes` are those of the outer axes, of the
-    lanes and of the states.
+    The states passed on from step to step are the particles of the sites `kept`, `(*outer, *lanes,
+    *states)`. `sizes` are those of the outer axes, of the lanes and of the states.
     """
 
-    array: jax.Array
     outer: tuple[Axis, ...]
     kept: list[int]
     sizes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    def _states(self) -> list[Axis]:
+        return [Axis(n, step) for step in (BEFORE, NOW) for n in self.kept]
+
+    def array(self, val: Val) -> jax.Array:
+        """The array of a value of the steps; of size one along axes that it has not."""
+        rank, states = len(val.axes), self._states()
+        leading, trailing = ([a for a in part if a in val.axes] for part in (self.outer, states))
+        places = [val.axes.index(axis) for axis in (*leading, *trailing)]
+        lanes = range(rank + 1, jnp.ndim(val.array))
+        order = (rank, *places[: len(leading)], *lanes, *places[len(leading) :])
+        before = 1 + len(self.outer) + len(lanes)
+        absent = [1 + i for i, axis in enumerate(self.outer) if axis not in val.axes]
+        absent += [before + i for i, axis in enumerate(states) if axis not in val.axes]
+        return jnp.expand_dims(jnp.transpose(val.array, order), absent)
+
+    def full(self, val: Val) -> jax.Array:
+        """The array of a value of the steps, of full size along all axes."""
+        array, (outer, lanes, states) = self.array(val), self.sizes
+        return jnp.broadcast_to(array, (len(array), *outer, *lanes, *states, *states))
 
     def start(self, impossible: float, certain: float) -> jax.Array:
         """The state before the first step, at which all particles mean the same."""
@@ -92,37 +110,36 @@ class Steps(NamedTuple):
         return with_sorted_axes(Val(array, axes, *deps))
 
 
-def passed_on(steps: Val, kept: list[int]) -> Steps:
-    """A value over the particles of a step and the one before, as a loop passes it on."""
-    previous = [Axis(n, BEFORE) for n in kept]
-    current = [Axis(n, NOW) for n in kept]
-    outer = tuple(a for a in steps.axes if a not in previous and a not in current)
-    known = dict(zip(steps.axes, axis_sizes([steps], steps.axes), strict=True))
-    sizes = {a: known[a if a in known else a._replace(step=NOW)] for a in [*previous, *current]}
-    sizes.update((axis, known[axis]) for axis in outer)
-    axes = sorted(sizes)
-    array = broadcast(steps, tuple(axes), [sizes[axis] for axis in axes])
-    rank, lanes = len(axes), event_shape(steps)[1:]
-    leading, states = ([axes.index(a) for a in part] for part in (outer, [*previous, *current]))
-    array = jnp.transpose(array, (rank, *leading, *range(rank + 1, array.ndim), *states))
-    full = tuple(sizes[a] for a in outer), lanes, tuple(sizes[a] for a in current)
-    return Steps(array, outer, kept, full)
+def layout(vals: Sequence[Val], kept: list[int], group: range) -> Layout:
+    """That of values over the particles of a step and the one before."""
+    outer = tuple(axis for axis in union_axes(vals) if axis.site not in group)
+    states = tuple(Axis(n) for n in kept)
+    lanes = event_shape(vals[0])[1:]
+    sizes = tuple(axis_sizes(vals, outer)), lanes, tuple(axis_sizes(vals, states))
+    return Layout(outer, kept, sizes)
 
 
 def _probabilities(kept, group, context, loop) -> tuple[Val, Val]:
     """The probabilities before each step, over the lanes; and those after the last."""
     lanes = context[group.start].lanes
-    weights = transitions(Val(jnp.ones(lanes)), kept, group, context)
-    steps = passed_on(weights, kept)
+    weights = transitions(Val(jnp.ones(lanes)), own_weights(group, context), kept, context)
+    laid = layout([weights], kept, group)
 
     def step(state, transition):
         if len(kept) == 1:
             return jnp.einsum("...i,...ij->...j", state, transition), state
-        return steps.after(state, transition, jnp.multiply, jnp.sum), state
+        return laid.after(state, transition, jnp.multiply, jnp.sum), state
 
-    last, before = jax.lax.scan(step, steps.start(0.0, 1.0), steps.array, reverse=loop.reverse)
-    states = steps.named(before, BEFORE, deps_of(weights), lead=1)
-    return states, steps.named(last, LAST, Deps(weights.sites))
+    last, before = jax.lax.scan(
+        step, laid.start(0.0, 1.0), laid.full(weights), reverse=loop.reverse
+    )
+    states = laid.named(before, BEFORE, deps_of(weights), lead=1)
+    return states, laid.named(last, LAST, Deps(weights.sites))
+
+
+def own_weights(group: range, context: Context) -> dict[int, Val]:
+    """The weights of the sites of a loop, over the particles of their own step."""
+    return {n: own_weight(n, Axis(n), context) for n in group}
 
 
 def identity(rank: int) -> Relation:
@@ -132,19 +149,17 @@ def identity(rank: int) -> Relation:
 
 def transitions(
     steps: Val,
+    weights: Mapping[int, Val],
     kept: list[int],
-    group: range,
     context: Context,
-    times: Callable = guarded_product,
-    total: Callable = jnp.sum,
+    ring: Semiring = NUMBERS,
 ) -> Val:
-    """Costs of the steps times all weights of a step, over the particles that meet other steps."""
-    for n in reversed(group):
+    """Costs of the steps times weights of a step, over the particles that meet other steps."""
+    for n, weight in reversed(weights.items()):
         relation = identity(len(context[n].lanes))
-        weight = own_weight(n, Axis(n), context)
-        steps = multiplied(steps, weight, relation, context, True, times)
+        steps = multiplied(steps, weight, relation, context, True, ring)
         if n not in kept:
-            steps = summed(steps, Axis(n), total)
+            steps = summed(steps, Axis(n), ring.total)
     return steps
 
 

@@ -39,7 +39,8 @@ class Opened(NamedTuple):
     dimension of perturbations. `baseline`: a value for each lane, which is learnt; `given`: one
     that the objective gives; `control`: a cost of the estimator's own; `chances`: the probabilities
     of the particles, where these are a whole support. `loops` are those around, one for each of the
-    first lane dimensions.
+    first lane dimensions. `later`: in a loop, the weight at every step but the first, of one step,
+    where it is the same at all of them.
     """
 
     site: Site | None
@@ -53,6 +54,7 @@ class Opened(NamedTuple):
     control: Val | None = None
     chances: Val | None = None
     loops: tuple[Loop, ...] = ()
+    later: Val | None = None
 
     @property
     def vals(self) -> tuple[Val | None, ...]:
@@ -90,7 +92,8 @@ class Context:
     those around the body that is evaluated, outermost first; `written_out` are the equations of
     loops to be written out. `runs` are the axes of sites that share their particles, by name;
     `chains` has the sites of each loop whose steps are summed out by recursion, by the first one;
-    bodies traced apart note theirs in the same dict. `all_exact`: nothing may be drawn.
+    bodies traced apart note theirs in the same dict. `all_exact`: nothing may be drawn, and weights
+    are logarithms.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """The logarithm of an expectation of an exponential, where everything random is summed out.
 
-The contraction of `contract` with sums for products and log-sum-exp for sums.
+The contraction of `contract` with sums for products and log-sum-exp for sums; the weights that
+sites leave are logarithms.
 """
 
 import functools
@@ -11,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
 
-from .chain import identity, meeting, passed_on, transitions
-from .context import Context, MixedSteps
-from .lanes import deps_of, moved
+from .chain import identity, layout, meeting, own_weights, transitions
+from .context import Context, Loop, MixedSteps
+from .lanes import deps_of, joined, moved
 from .terms import Term, Terms, added, collapse, forgotten
-from .value import LAST, Axis, Val, event_shape
-from .weigh import axis_of, summed, weighted
+from .value import LAST, Axis, Val, each_array, event_shape
+from .weigh import Semiring, axis_of, summed, weighted
 
 Total = Callable[..., jax.Array]
 """A log-sum-exp `(array, axis, step=0)` over some dimensions; `step` counts those of a loop."""
@@ -59,6 +60,7 @@ _drawn.defvjp(_draw, lambda chosen, cotangent: (chosen * cotangent, None))
 
 def log_sum(terms: Iterable[Term], context: Context, total: Total = exact_total) -> jax.Array:
     """log Σ_particles exp(Σ_terms term) × Π weights: of normalized sites of several particles."""
+    ring = Semiring(_times, jnp.sum, total)
     remaining = list(Terms(terms))
     chains = context.chains
     for number in reversed(range(len(context.opened))):
@@ -70,24 +72,24 @@ def log_sum(terms: Iterable[Term], context: Context, total: Total = exact_total)
         if here:
             eliminate = _chain if number in chains else _site
             rest = [term for term in remaining if not term.val.sites & bits]
-            term = eliminate(here, group, context, total)
+            term = eliminate(here, group, context, ring)
             remaining = list(Terms([*rest, forgotten(term, group)]))
     return sum((term.val.array for term in remaining), start=jnp.zeros(()))
 
 
-def _log_times(weight: Any, term: Any) -> Any:
-    possible = weight > 0
-    return jnp.where(possible, jnp.log(jnp.where(possible, weight, 1.0)) + term, -jnp.inf)
+def _times(log_weight: Any, term: Any) -> Any:
+    """A particle that is impossible stays so, even where its term is infinite."""
+    return jnp.where(jnp.isneginf(log_weight), -jnp.inf, log_weight + term)
 
 
-def _site(here: Sequence[Term], group: range, context: Context, total: Total) -> Term:
+def _site(here: Sequence[Term], group: range, context: Context, ring: Semiring) -> Term:
     number = group.start
     val, pending = _one_term(here, number, context)
     axis = axis_of(val, number)
     if axis is None:
         return Term(val, pending)
-    val = weighted(val, number, axis, context, True, _log_times)
-    return Term(summed(val, axis, total), pending)
+    val = weighted(val, number, axis, context, True, ring)
+    return Term(summed(val, axis, ring.total), pending)
 
 
 def _one_term(terms: Sequence[Term], number: int, context: Context) -> Term:
@@ -104,7 +106,7 @@ def _one_term(terms: Sequence[Term], number: int, context: Context) -> Term:
     return Term(added([term.val for term in terms], context), first.pending)
 
 
-def _chain(here: Sequence[Term], group: range, context: Context, total: Total) -> Term:
+def _chain(here: Sequence[Term], group: range, context: Context, ring: Semiring) -> Term:
     """The forward recursion in logarithms."""
     loop = context[group.start].loops[0]
     stacked = [t for t in here if not any(a.step == LAST for a in t.val.axes)]
@@ -121,18 +123,45 @@ def _chain(here: Sequence[Term], group: range, context: Context, total: Total) -
     if finals and len(lanes) > 1:
         raise MixedSteps(loop.eqn)
     kept = meeting([steps, *finals], group, context)
-    steps = transitions(steps, kept, group, context, _log_times, total)
-    passed = passed_on(steps, kept)
+    weights = own_weights(group, context)
+    laid = layout([steps, *weights.values()], kept, group)
+    state, numbers = laid.start(-jnp.inf, 0.0), jnp.arange(loop.length)
+    for at, alike in _parts(loop, kept, group, context):
+        own = {n: _at(weight, at) for n, weight in weights.items() if n not in alike}
+        some = laid.array(transitions(_at(steps, at), own, kept, context, ring))
+        shared = functools.reduce(jnp.add, (laid.array(val)[0] for val in alike.values()), 0.0)
 
-    def step(state, at):
-        number, transition = at
-        of_step = functools.partial(total, step=number)
-        return passed.after(state, transition, jnp.add, of_step), None
+        def step(state, at, shared=shared):
+            number, costs = at
+            of_step = functools.partial(ring.total, step=number)
+            return laid.after(state, ring.times(shared, costs), jnp.add, of_step), None
 
-    start, numbers = passed.start(-jnp.inf, 0.0), jnp.arange(len(passed.array))
-    last, _ = jax.lax.scan(step, start, (numbers, passed.array), reverse=loop.reverse)
-    deps = moved(deps_of(steps), lambda d: d - 1 if d else None)
-    val = added([passed.named(last, LAST, deps), *finals], context)
+        state, _ = jax.lax.scan(step, state, (numbers[at], some), reverse=loop.reverse)
+    deps = joined([deps_of(val) for val in (steps, *weights.values())])
+    last = laid.named(state, LAST, moved(deps, lambda d: d - 1 if d else None))
+    val = added([last, *finals], context)
     for n in kept:
-        val = summed(val, Axis(n, LAST), total)
+        val = summed(val, Axis(n, LAST), ring.total)
     return Term(val, len(event_shape(val)))
+
+
+def _parts(
+    loop: Loop, kept: list[int], group: range, context: Context
+) -> list[tuple[slice, dict[int, Val]]]:
+    """Steps that are summed out in one go, in order, and weights that are the same at all these."""
+    alike = {
+        n: later
+        for n in kept
+        if (later := context[n].later) is not None
+        and not any(a.site in group and a.site not in kept for a in later.axes)
+    }
+    if not alike:
+        return [(slice(None), {})]
+    if loop.reverse:
+        return [(slice(-1, None), {}), (slice(-1), alike)]
+    return [(slice(1), {}), (slice(1, None), alike)]
+
+
+def _at(steps: Val, at: slice) -> Val:
+    """Some steps of a value whose first dimension they are."""
+    return each_array(lambda array, axes: array[(slice(None),) * len(axes) + (at,)], steps)

@@ -48,6 +48,8 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
     if weights is None:
         return [_first(values)]
     value, weight = _alike(values, weights, context)
+    if context.all_exact:
+        weight = each_array(lambda array, _: _log(array), weight)
     opening = _Opening(site, kind, context, constants, noted)
     if kind.runs:
         return [opening.runs(value, weight)]
@@ -56,6 +58,11 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
     if kind.particles == 1:
         return [opening.one(_first(value), _first(weight))]
     return [opening.axis(value, weight)]
+
+
+def _log(weight: jax.Array) -> jax.Array:
+    possible = weight > 0
+    return jnp.where(possible, jnp.log(jnp.where(possible, weight, 1.0)), -jnp.inf)
 
 
 def _alike(value: Val, weight: Val, context: Context) -> tuple[Val, Val]:

@@ -77,17 +77,23 @@ class Steps:
         carry = self._carry(handed)
         body, start = self._body(carry), self._filled_all(handed, carry)
         later = jax.tree.map(lambda x: x[rest], self.scanned)
-        end, (ys, arrays) = _at_once(
-            body, start, later, self.loop._replace(length=self.loop.length - 1)
-        )
+        others = self.loop._replace(length=self.loop.length - 1)
+        end, (ys, arrays), (_, alike) = _at_once(body, start, later, others)
         ends = with_arrays(carry, end)
         pairs = zip(with_arrays(self.outs[count:], ys), outs[count:], strict=True)
         made = [self._with_first(self._stacked(val), first) for val, first in pairs]
         opened = [
-            self._stacked_site(site, own).each(self._with_first, first.vals)
-            for site, own, first in zip(self.inner.opened, arrays, sites, strict=True)
+            self._site_with_first(*column)
+            for column in zip(self.inner.opened, arrays, alike, sites, strict=True)
         ]
         return ends, made, opened
+
+    def _site_with_first(self, site: Opened, arrays: Any, alike: Any, first: Opened) -> Opened:
+        """A site of the other steps and the first; `alike` says which arrays all others share."""
+        ((same, _), *_) = alike
+        one = self._stacked_site(site, jax.tree.map(lambda x: x[:1], arrays)).weight
+        whole = self._stacked_site(site, arrays).each(self._with_first, first.vals)
+        return whole._replace(later=one if same else None)
 
     def _with_first(self, rest: Val, first: Val) -> Val:
         """The stacked values of the other steps with that of the first."""
@@ -259,17 +265,22 @@ def _same_meta(a: Val, b: Val) -> bool:
     return a[1:4] == b[1:4] and worlds[0] == worlds[1] and a.known == b.known
 
 
-def _at_once(body: Callable, start: Any, steps: Any, loop: Loop) -> tuple[Any, Any]:
+def _at_once(body: Callable, start: Any, steps: Any, loop: Loop) -> tuple[Any, Any, Any]:
     """A scan, all of its steps at once where what is carried does not depend on what was.
 
-    So it is where the particles carried are a whole support.
+    So it is where the particles carried are a whole support. Also says which of the outputs are the
+    same at all steps.
     """
     first = jax.tree.map(lambda x: x[0], steps)
-    closed = jax.make_jaxpr(body)(start, first)
-    count = len(jax.tree.leaves(start))
-    reached = readers(closed.jaxpr, closed.jaxpr.invars[:count])
-    if any(not internals.is_literal(v) and v in reached for v in closed.jaxpr.outvars[:count]):
-        return jax.lax.scan(body, start, steps, length=loop.length, reverse=loop.reverse)
+    closed, shapes = jax.make_jaxpr(body, return_shape=True)(start, first)
+    count, outs = len(jax.tree.leaves(start)), closed.jaxpr.outvars
+    reached, stepping = (
+        readers(closed.jaxpr, closed.jaxpr.invars[part]) for part in (slice(count), slice(None))
+    )
+    varies = [not internals.is_literal(v) and v in stepping for v in outs[count:]]
+    alike = jax.tree.unflatten(jax.tree.structure(shapes[1]), [not v for v in varies])
+    if any(not internals.is_literal(v) and v in reached for v in outs[:count]):
+        return *jax.lax.scan(body, start, steps, length=loop.length, reverse=loop.reverse), alike
     handed = jax.vmap(lambda step: body(start, step)[0])(steps)
 
     def shifted(first, handed):
@@ -281,4 +292,4 @@ def _at_once(body: Callable, start: Any, steps: Any, loop: Loop) -> tuple[Any, A
         return handed[0 if loop.reverse else -1]
 
     before = jax.tree.map(shifted, start, handed)
-    return jax.tree.map(last, handed), jax.vmap(lambda c, x: body(c, x)[1])(before, steps)
+    return jax.tree.map(last, handed), jax.vmap(lambda c, x: body(c, x)[1])(before, steps), alike

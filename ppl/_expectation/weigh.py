@@ -1,7 +1,7 @@
 """Multiplying a term by a site's weights: those of the lanes that it depends on."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,21 @@ def guarded_product(weight: Any, term: Any) -> Any:
     return weight * jnp.where(impossible, 0.0, term)
 
 
+class Semiring(NamedTuple):
+    """How weights and terms multiply and add up, as numbers or as logarithms.
+
+    `times`: of a weight and a term; `product`: of weights, over some dimensions; `total`: the sum
+    over some dimensions.
+    """
+
+    times: Callable[[Any, Any], Any]
+    product: Callable
+    total: Callable
+
+
+NUMBERS = Semiring(guarded_product, jnp.prod, jnp.sum)
+
+
 def axis_of(val: Val, number: int) -> Axis | None:
     """The axis of a site's particles (in a loop, of the same step) that a value has, if any."""
     return next((a for a in val.axes if a.site == number and a.step == NOW), None)
@@ -29,7 +44,7 @@ def weighted(
     axis: Axis | None,
     context: Context,
     own_step: bool = False,
-    times: Callable[[Any, Any], Any] = guarded_product,
+    ring: Semiring = NUMBERS,
 ) -> Val:
     """A value times a site's weights, over the axis that it has of the site.
 
@@ -40,7 +55,7 @@ def weighted(
     if axis is not None:
         relation = tuple(None if d in axis.form else a for d, a in enumerate(relation))
     weight = own_weight(number, axis, context)
-    return multiplied(val, weight, relation, context, own_step, times)
+    return multiplied(val, weight, relation, context, own_step, ring)
 
 
 def own_weight(number: int, axis: Axis | None, context: Context) -> Val:
@@ -64,10 +79,11 @@ def multiplied(
     relation: Relation,
     context: Context,
     own_step: bool = False,
-    times: Callable[[Any, Any], Any] = guarded_product,
+    ring: Semiring = NUMBERS,
 ) -> Val:
     """A term times a weight: of its own lanes where these are kept apart, else of all of them."""
-    weight = _product_over(weight, [d for d, a in enumerate(relation) if a is None], context)
+    mixed = [d for d, a in enumerate(relation) if a is None]
+    weight = _product_over(weight, mixed, context, ring.product)
     apart = [along for along in relation if along is not None]
     for d, along in enumerate(apart):
         if along.how != EXACT and not own_step:
@@ -75,7 +91,7 @@ def multiplied(
     places, rank = [along.dim for along in apart], len(event_shape(val))
 
     def fn(term, weight):
-        return [times(placed(weight, places, rank), term)]
+        return [ring.times(placed(weight, places, rank), term)]
 
     def through(deps):
         return [joined([deps[0], moved(deps[1], lambda d: places[d])])]
@@ -83,7 +99,7 @@ def multiplied(
     return context.apply(fn, [val, weight], through)[0]
 
 
-def _product_over(weight: Val, dims: Sequence[int], context: Context) -> Val:
+def _product_over(weight: Val, dims: Sequence[int], context: Context, product: Callable) -> Val:
     """The product of a weight's lanes along some dimensions."""
     if not dims:
         return weight
@@ -91,7 +107,7 @@ def _product_over(weight: Val, dims: Sequence[int], context: Context) -> Val:
     new = {d: i for i, d in enumerate(kept)}
 
     def fn(x):
-        return [jnp.prod(x, axis=tuple(dims))]
+        return [product(x, axis=tuple(dims))]
 
     def through(deps):
         return [moved(dep, new.get) for dep in deps]
