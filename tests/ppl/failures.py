@@ -9,7 +9,7 @@ import ppl
 from ppl import errors as e
 from ppl import sample
 from stdlib.estimators import Enumerate
-from stdlib.inference import Importance
+from stdlib.inference import Exact, Importance
 
 KEY = jax.random.key(0)
 NORMAL = dist.Normal(0.0, 1.0)
@@ -123,6 +123,14 @@ def other_proposal(kept):
     sample("u", NORMAL)
 
 
+def of_unknown_scale(prior):
+    scale = sample("scale", prior)
+    sample("x", dist.Normal(0.0, scale))
+
+
+exactly = lambda prior: scored(
+    {"x": 0.5}, lambda: ppl.marginal(of_unknown_scale, "x", Exact())(prior)
+)
 two_kept = ppl.marginal(hidden, ["v", "x"], Importance(1))
 only_v = ppl.marginal(hidden, "v", Importance(2, other_proposal))
 posterior = ppl.normalize(hidden, {"x": 0.5}, Importance(2))
@@ -145,6 +153,10 @@ MARGINALS = [
     (scored({"u": 0.5}, posterior), e.MissingChoice, ["'v'", "no choice"]),
     (scored({"u": 0.5, "v": 0.1}, ppl.scale(posterior, jnp.ones(3))), e.FactorShapeError,
      ["(3,)", "'u', 'v'", "a scalar"]),
+    (exactly(dist.HalfNormal(1.0)), e.UnsuitableEstimator,
+     ["'scale'", "HalfNormal", "SITE", "the support is not finite", "Importance(n)"]),
+    (exactly(NORMAL), e.UnsuitableEstimator,
+     ["'scale'", "Normal", "SITE", "not quadratic in it", "Importance(n)"]),
     (lambda: ppl.state_space(hidden), e.UnsupportedControlFlow,
      ["'hidden'", "no state-space model", "lax.scan"]),
     (run(ppl.with_estimators(only_v, {"q": PATH})), e.UnmatchedPattern, ["'q'", "'u'"]),

@@ -419,6 +419,9 @@ def test_kernels_move_real_choices():
 
 
 def test_exact_needs_finite_choices():
-    program = ppl.marginal(lambda: noisy(1.0), "x", Exact())
-    with pytest.raises(errors.UnsuitableEstimator, match="'u'"):
+    def counts():
+        sample("x", dist.Normal(sample("n", dist.Poisson(2.0)), 1.0))
+
+    program = ppl.marginal(counts, "x", Exact())
+    with pytest.raises(errors.UnsuitableEstimator, match="'n'"):
         ppl.log_density(program, {"x": 1.0})

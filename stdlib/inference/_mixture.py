@@ -1,0 +1,115 @@
+"""Finite choices and Gaussian ones given them: a sum over joint states of Gaussian integrals."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.scipy.special import logsumexp
+
+import ppl
+from ppl import Algorithm, Target, sample
+from ppl.errors import TooManyJointStates, UnsuitableEstimator
+
+from ._filter import merged
+from ._gaussian import REMEDY, Gaussian, zeros_of
+from ._weights import taken
+
+JOINT_STATES = 1024
+
+
+class Mixture(Algorithm):
+    """Exact where the hidden choices at the addresses `finite` are, and the others Gaussian then.
+
+    A draw is two sites: `"state"`, of the finite choices together, and `"exact"`, of the others.
+    """
+
+    finite: tuple[str, ...] = eqx.field(static=True)
+
+    def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
+        """A draw from the posterior, and its density."""
+        states, log_masses = self._masses(target)
+        chances = jax.nn.log_softmax(log_masses)
+        index = sample("state", dist.Categorical(logits=chances))
+        state = taken(states, index)
+        rest, log_density = Gaussian().simulate(_given(target, state))
+        return merged(state, rest), chances[index] + log_density
+
+    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """log p(u, x) - log p(x)."""
+        return target.log_density(choices) - self.log_evidence(target)
+
+    def log_evidence(self, target: Target) -> jax.Array:
+        """log p(x)."""
+        return logsumexp(self._masses(target)[1])
+
+    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """log p(x)."""
+        return self.log_evidence(target)
+
+    def _masses(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
+        """All joint states of the finite choices, and the log evidence with each of them."""
+        states = _joint_states(target, self.finite)
+        log_mass = lambda state: Gaussian().log_evidence(_given(target, state))  # noqa: E731
+        return states, jax.vmap(log_mass)(states)
+
+
+def _given(target: Target, state: Mapping[str, Any]) -> Target:
+    return Target(target.program, merged(target.observed, state))
+
+
+def _joint_states(target: Target, addresses: tuple[str, ...]) -> Mapping[str, Any]:
+    """Every combination of values of every element of some choices, along a leading axis."""
+    found = ppl.distributions(target.prior, zeros_of(target))
+    elements = [math.prod(_at(target.hidden, address).shape) for address in addresses]
+    supports = [_support(found, address) for address in addresses]
+    count = math.prod(len(s) ** n for s, n in zip(supports, elements, strict=True))
+    if count > JOINT_STATES:
+        raise TooManyJointStates(
+            f"Exact() integrates Gaussian choices once for each joint state of "
+            f"{', '.join(map(repr, addresses))}: {count} of them, over the limit of "
+            f"{JOINT_STATES}. {REMEDY}"
+        )
+    each = [s for s, n in zip(supports, elements, strict=True) for _ in range(n)]
+    table = np.asarray(list(itertools.product(*each)))
+    columns = np.split(table, np.cumsum(elements)[:-1], axis=1)
+    states: dict[str, Any] = {}
+    for address, column in zip(addresses, columns, strict=True):
+        struct = _at(target.hidden, address)
+        values = jnp.asarray(column.reshape(count, *struct.shape), struct.dtype)
+        states = merged(states, _nested(address, values))
+    return states
+
+
+def _support(found: Mapping[str, Any], address: str) -> np.ndarray:
+    """The values that each element of a site may take."""
+    try:
+        distribution = _at(found, address)
+        with jax.ensure_compile_time_eval():
+            values = np.asarray(distribution.enumerate_support(expand=False))
+    except (KeyError, jax.errors.JAXTypeError):
+        values = None
+    if values is None or math.prod(values.shape) != len(values):
+        raise UnsuitableEstimator(
+            f"Exact() cannot list the values of {address!r}, to integrate Gaussian choices given "
+            "each of them. Where both kinds meet, finite ones are numbers whose support does not "
+            f"depend on traced values, outside lax.cond, ppl.scale and ppl.mask. {REMEDY}"
+        )
+    return values.reshape(-1)
+
+
+def _at(tree: Mapping[str, Any], address: str) -> Any:
+    for name in address.split("/"):
+        tree = tree[name]
+    return tree
+
+
+def _nested(address: str, value: Any) -> Any:
+    for name in reversed(address.split("/")):
+        value = {name: value}
+    return value

@@ -1,0 +1,72 @@
+"""Finite hidden choices, summed out by variable elimination."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from ppl import Algorithm, Target, log_expectation, sample, simulate, with_estimators
+
+from ..estimators import Enumerate
+
+
+class Summation(Algorithm):
+    """Exact where all the hidden choices are finite."""
+
+    def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
+        """A draw from the posterior, and its density."""
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), target.hidden)
+        flat, rebuild = ravel_pytree(zeros)
+        posterior = _Posterior(
+            eqx.filter_closure_convert(lambda key: _drawn(target, key), jax.random.key(0)),
+            eqx.filter_closure_convert(lambda u: self.log_density(target, rebuild(u)), flat),
+        )
+        drawn = sample("exact", posterior)
+        return rebuild(drawn), posterior.log_prob(drawn)
+
+    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """log p(u, x) - log p(x)."""
+        return target.log_density(choices) - self.log_evidence(target)
+
+    def log_evidence(self, target: Target) -> jax.Array:
+        """log p(x)."""
+        return log_expectation(lambda: simulate(_summed(target)).log_likelihood)()
+
+    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """log p(x)."""
+        return self.log_evidence(target)
+
+
+class _Posterior(eqx.Module):
+    """The distribution of all the hidden choices, as one flat array."""
+
+    draw: Callable
+    density: Callable
+    has_rsample = False
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return self.draw(key)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        return self.density(value)
+
+
+def _summed(target: Target) -> Callable:
+    return with_estimators(target.prior, {"*": Enumerate()})
+
+
+def _drawn(target: Target, key: jax.Array) -> jax.Array:
+    """Hidden choices from the posterior: the gradient in t of log p(x, u) + t·u, at one draw."""
+
+    def tilted(slopes):
+        trace = simulate(_summed(target))
+        tilts = jax.tree.map(lambda t, u: jnp.sum(t * u), slopes, trace.choices)
+        return trace.log_likelihood + sum(jax.tree.leaves(tilts))
+
+    slopes = jax.tree.map(lambda s: jnp.zeros(s.shape), target.hidden)
+    drawn = jax.grad(log_expectation(tilted, draw=key))(slopes)
+    values = jax.tree.map(lambda x, s: jnp.round(x).astype(s.dtype), drawn, target.hidden)
+    return ravel_pytree(values)[0]
