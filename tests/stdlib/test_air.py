@@ -109,6 +109,7 @@ def test_prior_of_counts_is_geometric():
     stop = jnp.append(1 - chances, 1.0)
     counts = stop * jnp.append(1.0, jnp.cumprod(chances))
     np.testing.assert_allclose(counts, 0.2 ** np.arange(4) / sum(0.2 ** np.arange(4)), rtol=1e-5)
+    np.testing.assert_allclose(logits(1e-30, 3), 3 * [np.log(1e-30)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", range(4))

@@ -151,9 +151,9 @@ def logits(odds: Float[Array, ""] | float, objects: int) -> list[Float[Array, ""
 
     ```
     """
-    powers = jnp.asarray(odds, float) ** jnp.arange(objects + 1)
-    tails = jnp.cumsum(powers[::-1])[::-1]
-    return list(jnp.log(tails[1:]) - jnp.log(powers[:-1]))
+    chances = jnp.log(jnp.asarray(odds, float)) * jnp.arange(objects + 1)
+    more = jax.lax.cumlogsumexp(chances, reverse=True)
+    return list(more[1:] - chances[:-1])
 
 
 def _presence(logit: Float[Array, ""], previous: Int[Array, ""] | int) -> dist.Distribution:
