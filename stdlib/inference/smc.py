@@ -26,8 +26,9 @@ class SMC(Algorithm):
 
     Evidence: the product over the steps of the mean weights, of mean p(x) (Del Moral 2004). A draw
     is one whole path, by its weight; densities are by conditional SMC, in which the given path is
-    one of the particles (Andrieu, Doucet & Holenstein 2010). In an ELBO it gives the bounds of
-    variational SMC and FIVO (Naesseth et al. 2018; Maddison et al. 2017; Le et al. 2018).
+    one of the particles (Andrieu, Doucet & Holenstein 2010). `elbo` of `marginal(..., SMC(n, q))`
+    and a guide without choices is the bound of FIVO, or variational SMC, below log p(x) (Maddison
+    et al. 2017; Naesseth et al. 2018; Le et al. 2018).
 
     **Arguments**
 
@@ -41,7 +42,8 @@ class SMC(Algorithm):
       default with a schedule), `RandomWalk()`, `MALA()`, ... Over a loop (by default none), it
       moves the last step's choices, given the state before them and the step's observations, and
       the next step follows from where they are (resample-move: Gilks & Berzuini 2001). Choices
-      before the loop, and those of earlier steps, stay. The evidence is as unbiased as without.
+      before the loop, and those of earlier steps, stay. Evidence and densities keep their laws,
+      as the kernel is reversible.
     - `resampling`: `"multinomial"`, `"stratified"`, `"systematic"` or `"residual"`. Densities need
       the first.
     - `ess_threshold`: resample where the effective sample size falls below this share of n. At 1

@@ -133,7 +133,7 @@ def assert_smoothed(x):
 
 @pytest.mark.parametrize("proposal", [None, guided])
 def test_paths_by_many_particles_are_draws_from_the_posterior(proposal):
-    algorithm = SMC(300, proposal, rejuvenation=HMC(0.3, 3))
+    algorithm = SMC(100, proposal, rejuvenation=HMC(0.4, 2))
     draw = ppl.seed(ppl.normalize(lambda: linear_gaussian(0.9), {"y": Y}, algorithm))
     assert_smoothed(jax.jit(jax.vmap(draw))(jax.random.split(KEY, 4_000))["x"])
 
@@ -155,20 +155,22 @@ def test_particle_gibbs_leaves_the_posterior_as_it_is(kernel):
 
 # --- what it is for ------------------------------------------------------------------------------
 
-FROM_AFAR = (3.0, 0.1, 0.1, 0.1)
-"""A wide first step and small ones then, which alone hardly part the copies of a particle."""
+SMALL = (1.0, 0.1, 0.1, 0.1)
+"""After a wide first step, small ones, which alone hardly part the copies of a particle."""
+
+NEAR = jnp.array([0.3, 0.8, 0.4, 0.6])
 
 
-def from_afar():
-    linear_gaussian(1.0, 0.3, scales=FROM_AFAR)
+def slow():
+    linear_gaussian(1.0, 0.3, scales=SMALL)
 
 
 def test_moves_part_the_copies_of_a_particle():
-    target = ppl.Target(from_afar, {"y": Y})
+    target = ppl.Target(slow, {"y": NEAR})
 
     def distinct(rejuvenation):
         def program():
-            run = SMC(50, rejuvenation=rejuvenation).conditional(target, {"x": Y})
+            run = SMC(50, rejuvenation=rejuvenation).conditional(target, {"x": NEAR})
             return jax.vmap(run.path)(jnp.arange(50))["x"]
 
         return [len(np.unique(start)) for start in ppl.seed(program)(KEY).T]
@@ -181,19 +183,19 @@ def test_moves_part_the_copies_of_a_particle():
 @pytest.mark.parametrize("settings", [{}, {"resampling": "residual"}, {"ess_threshold": 0.6}])
 @pytest.mark.filterwarnings("ignore::ppl.errors.DiscontinuousObjective")
 def test_moves_lower_the_variance_of_the_evidence(settings):
-    """By more than a half here; the mean stays, whether or not all steps resample."""
+    """By a third here; the mean stays, whether or not all steps resample."""
 
     def ratios(rejuvenation):
         algorithm = SMC(20, rejuvenation=rejuvenation, **settings)
-        program = ppl.marginal(from_afar, "y", algorithm)
-        estimate = ppl.expectation(lambda: ppl.log_density(program, {"y": Y}))
+        program = ppl.marginal(slow, "y", algorithm)
+        estimate = ppl.expectation(lambda: ppl.log_density(program, {"y": NEAR}))
         logs = jax.jit(jax.vmap(estimate))(jax.random.split(KEY, 20_000))
-        return np.asarray(jnp.exp(logs - kalman(1.0, Y, 0.3, scales=FROM_AFAR)), float)
+        return np.asarray(jnp.exp(logs - kalman(1.0, NEAR, 0.3, scales=SMALL)), float)
 
     alone, moved = ratios(None), ratios(HMC(0.15, 4))
     for found in (alone, moved):
         assert abs(found.mean() - 1.0) < 5 * found.std() / 20_000**0.5
-    assert moved.var() < 0.5 * alone.var()
+    assert moved.var() < 0.8 * alone.var()
 
 
 def test_kernels_do_not_move_discrete_choices():
