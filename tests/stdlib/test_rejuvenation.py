@@ -15,6 +15,8 @@ from tests.stdlib.state_spaces import Y, guided, kalman, linear_gaussian
 
 KEY = jax.random.key(7)
 WALK = RandomWalk(0.7)
+SMALL = (1.0, 0.1, 0.1, 0.1)
+"""After a wide first step, small ones, which alone hardly part the copies of a particle."""
 
 
 def by_noise(a, noise=0.5):
@@ -113,14 +115,33 @@ def test_density_of_what_is_drawn():
     assert_unbiased(objective, 1.0, exact=lambda by: by, key=KEY, num_samples=100_000)
 
 
+def test_the_retained_path_is_weighed_before_its_moves():
+    """E[1/w] = 1/p(y) of a path from the posterior, at data that few particles come near.
+
+    Where steps are small, all weights of a path would hang on its first choice: moves part them.
+    """
+    far = jnp.full(4, 3.0)
+    mean, covariance = smoothed(1.0, 1.2, SMALL, far)
+    target = ppl.Target(lambda: linear_gaussian(1.0, 1.2, scales=SMALL), {"y": far})
+    algorithm = SMC(2, rejuvenation=HMC(0.4, 4))
+
+    def ratio():
+        x = sample("x", dist.MultivariateNormal(mean, covariance))
+        log_evidence = algorithm.log_evidence_given(target, {"x": x})
+        return jnp.exp(kalman(1.0, far, 1.2, scales=SMALL) - log_evidence)
+
+    ratios = np.asarray(jax.jit(jax.vmap(ppl.seed(ratio)))(jax.random.split(KEY, 100_000)), float)
+    assert abs(ratios.mean() - 1.0) < 5 * ratios.std() / 100_000**0.5
+
+
 # --- the posterior -------------------------------------------------------------------------------
 
 
-def smoothed(a=0.9, noise=0.5):
+def smoothed(a=0.9, noise=0.5, scales=(1.0, 1.0, 1.0, 1.0), y=Y):
     """Mean and covariance of the states given all of y."""
-    lag = jnp.eye(4) - a * jnp.eye(4, k=-1)
+    lag = (jnp.eye(4) - a * jnp.eye(4, k=-1)) / jnp.asarray(scales)[:, None]
     covariance = jnp.linalg.inv(lag.T @ lag + jnp.eye(4) / noise**2)
-    return covariance @ Y / noise**2, covariance
+    return covariance @ y / noise**2, covariance
 
 
 def assert_smoothed(x):
@@ -154,9 +175,6 @@ def test_particle_gibbs_leaves_the_posterior_as_it_is(kernel):
 
 
 # --- what it is for ------------------------------------------------------------------------------
-
-SMALL = (1.0, 0.1, 0.1, 0.1)
-"""After a wide first step, small ones, which alone hardly part the copies of a particle."""
 
 NEAR = jnp.array([0.3, 0.8, 0.4, 0.6])
 
