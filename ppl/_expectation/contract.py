@@ -40,7 +40,8 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
                 here.append(term)
                 term = _eliminated(term, number, context, in_chain)
                 if not in_chain:
-                    term = forgotten(term, [number])
+                    # and, in a loop, the later sites of earlier steps that the weight depends on
+                    term = forgotten(term, range(number, len(context.opened)))
             after.add(term)
         if site.baseline is not None and here:
             cost = _cost(here, number, context)

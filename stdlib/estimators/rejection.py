@@ -10,6 +10,7 @@ from jax.scipy.special import gammaln
 from numpyro.distributions import Beta, Dirichlet, Gamma
 
 from ppl import Estimator, Particles, box
+from ppl.errors import InvalidSetting
 
 from ._elements import Elements, elements
 
@@ -48,7 +49,11 @@ class RejectionReparam(Estimator):
 
     def __check_init__(self):
         if self.shape_augmentation < 1:
-            raise ValueError("shape_augmentation must be at least 1: RejectionReparam(1).")
+            raise InvalidSetting(
+                "shape_augmentation must be at least 1, as the sampler is for concentrations of 1 "
+                f"and more, got {self.shape_augmentation!r}. Write "
+                "RejectionReparam(shape_augmentation=1)."
+            )
 
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """One differentiable draw and the score of its accepted noise."""

@@ -1,4 +1,14 @@
-"""The particle filter: a program that moves, weighs and resamples particles step by step."""
+"""The particle filter: a program that moves, weighs and resamples particles step by step.
+
+With a rejuvenation kernel K, a path of T steps is (v_1, u_1, ..., v_T, u_T): v_t are drawn and
+weighed at step t, and moved to u_t after resampling, from which the path goes on. As K is
+reversible with respect to p(u_t, y_t | s_t), s_t the state before step t, the weights are those of
+an SMC whose target is ∏ p(u_t, y_t | s_t) K(u_t → v_t) = ∏ p(v_t, y_t | s_t) K(v_t → u_t), the
+resample-move algorithm (Gilks & Berzuini 2001; Del Moral, Doucet & Jasra 2006). Over v it sums to
+p(u, y), so that the evidence and the law of the u are as they were. Given u, its v are independent,
+v_t ~ K(u_t → ·): what the retained particle of a conditional run draws, to be weighed with. The
+last move weighs nothing, so only the one path that is drawn makes it.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,10 +22,12 @@ from jax.scipy.special import logsumexp
 import ppl
 from ppl import StateSpace, Target, condition, intervene, log_density, sample, simulate
 
-from ._weights import effective_size, taken, with_first
+from ._weights import effective_size, taken, with_first, with_last
+from .kernels import Kernel
 from .resampling import Ancestors
 
 Choices = Mapping[str, Any]
+At = tuple[Any, list]  # the number of a step, and the inputs that the particles share at it
 
 
 class Settings(NamedTuple):
@@ -25,20 +37,25 @@ class Settings(NamedTuple):
     proposal: Callable | None
     scheme: type[Ancestors]
     ess_threshold: float
+    rejuvenation: Kernel | None
 
 
 class Lineage(NamedTuple):
-    """A particle: what its next step reads, its own inputs (if it has any), its last choices."""
+    """A particle: what its next step reads, its own inputs (if it has any), its last choices.
+
+    `before` is what its last step read, where a kernel is to move the choices of that step.
+    """
 
     state: list
     inputs: list | None
     choices: Choices
+    before: list | None = None
 
 
 class Run(NamedTuple):
     """What a filter leaves: log weights of the paths (normalised) and the log evidence.
 
-    `path(index)` traces back the choices of one path.
+    `path(index)` traces back the choices of one path, and makes its last move.
     """
 
     log_weights: jax.Array
@@ -53,22 +70,26 @@ def particle_filter(settings: Settings, target: Target, given: Choices | None = 
     lineages, inputs, begun = filtering.start()
     start = uniform(settings.num_particles) + begun.log_weights
     lineages, gained = filtering.step(lineages, (0, taken(inputs, 0)))
-    first, log_weights, total = lineages.choices, *normalized(start + gained)
+    log_weights, total = normalized(start + gained)
 
     def step(carry, at):
         lineages, log_weights = carry
         ancestors, log_weights = resample(settings, log_weights, given is not None)
-        lineages, gained = filtering.step(taken(lineages, ancestors), at)
+        parents = filtering.rejuvenated(taken(lineages, ancestors), at[0])
+        lineages, gained = filtering.step(parents, at[1])
         log_weights, gain = normalized(log_weights + gained)
-        return (lineages, log_weights), (lineages.choices, ancestors, gain)
+        return (lineages, log_weights), (parents.choices, ancestors, gain)
 
-    later = jnp.arange(1, space.length), taken(inputs, slice(1, None))
-    (_, log_weights), (choices, ancestors, gains) = lax.scan(step, (lineages, log_weights), later)
+    times = jnp.arange(space.length)
+    earlier, later = slice(None, -1), slice(1, None)
+    at = [(times[which], taken(inputs, which)) for which in (earlier, later)]
+    (last, log_weights), (choices, ancestors, gains) = lax.scan(step, (lineages, log_weights), at)
 
     def path(index):
+        end = filtering.renewed(taken(last, index), (times[-1], taken(inputs, -1)))
         back = lambda i, at: (at[1][i], taken(at[0], i))  # noqa: E731
         origin, rest = lax.scan(back, index, (choices, ancestors), reverse=True)
-        return merged(taken(begun.choices, origin), with_first(rest, taken(first, origin)))
+        return merged(taken(begun.choices, origin), with_last(rest, end.choices))
 
     return Run(log_weights, total + jnp.sum(gains), path)
 
@@ -118,15 +139,38 @@ class _Filter(NamedTuple):
         zeros = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), structs)
         return Lineage(state, own, zeros)
 
-    def step(self, lineages: Lineage, at: tuple[Any, list]) -> tuple[Lineage, jax.Array]:
+    def step(self, lineages: Lineage, at: At) -> tuple[Lineage, jax.Array]:
         """One step of all particles: where they are, and what their weights gain."""
-        if self.given is None:
-            return jax.vmap(lambda lineage: self._moved(lineage, at))(lineages)
-        first, others = taken(lineages, 0), taken(lineages, slice(1, None))
-        moved = jax.vmap(lambda lineage: self._moved(lineage, at))(others)
-        return with_first(moved, self._retained(first, at))
+        return self._each(self._moved, self._retained, lineages, at)
 
-    def _moved(self, lineage: Lineage, at: tuple[Any, list]) -> tuple[Lineage, jax.Array]:
+    def rejuvenated(self, lineages: Lineage, at: At) -> Lineage:
+        """All particles with their last choices, those of this step, moved by the kernel."""
+        if self.settings.rejuvenation is None:
+            return lineages
+        return self._each(self.renewed, self._returned, lineages, at)
+
+    def renewed(self, lineage: Lineage, at: At) -> Lineage:
+        """A particle with its last choices moved, and with the state that follows from them."""
+        kernel = self.settings.rejuvenation
+        if kernel is None:
+            return lineage
+        target = Target(self._last_step(lineage, at), {})
+        return _continued(lineage, target.program, kernel.step(target, lineage.choices))
+
+    def _returned(self, lineage: Lineage, at: At) -> Lineage:
+        """The retained particle at its given choices: these are what its own were moved to."""
+        assert self.given is not None
+        return _continued(lineage, self._last_step(lineage, at), taken(self.given[1], at[0]))
+
+    def _each(self, move: Callable, retained: Callable, lineages: Lineage, at: At) -> Any:
+        """One move for all particles, but for the retained one."""
+        if self.given is None:
+            return jax.vmap(lambda lineage: move(lineage, at))(lineages)
+        first, others = taken(lineages, 0), taken(lineages, slice(1, None))
+        moved = jax.vmap(lambda lineage: move(lineage, at))(others)
+        return with_first(moved, retained(first, at))
+
+    def _moved(self, lineage: Lineage, at: At) -> tuple[Lineage, jax.Array]:
         step, proposal = self._step(lineage, at), self.settings.proposal
         if proposal is None:
             trace = simulate(step)
@@ -136,12 +180,15 @@ class _Filter(NamedTuple):
             Target(step, {}).check(drawn.choices)
             choices, trace = drawn.choices, simulate(condition(step, drawn.choices))
             gain = trace.log_likelihood - drawn.log_density
-        return Lineage(trace.value, lineage.inputs, choices), gain
+        return self._stepped(lineage, trace.value, choices), gain
 
-    def _retained(self, lineage: Lineage, at: tuple[Any, list]) -> tuple[Lineage, jax.Array]:
+    def _retained(self, lineage: Lineage, at: At) -> tuple[Lineage, jax.Array]:
         assert self.given is not None
         step, proposal = self._step(lineage, at), self.settings.proposal
+        kernel = self.settings.rejuvenation
         choices = taken(self.given[1], at[0])
+        if kernel is not None:  # reversible: what the given choices may have been moved from
+            choices = kernel.step(Target(step, {}), choices)
         if proposal is None:
             trace = simulate(intervene(step, choices))
             gain = trace.log_likelihood
@@ -149,14 +196,28 @@ class _Filter(NamedTuple):
             trace = simulate(condition(step, choices))
             log_q = log_density(proposal, choices, *self._context(lineage, at))
             gain = trace.log_likelihood - log_q
-        return Lineage(trace.value, lineage.inputs, choices), gain
+        return self._stepped(lineage, trace.value, choices), gain
 
-    def _step(self, lineage: Lineage, at: tuple[Any, list]) -> Callable:
+    def _stepped(self, lineage: Lineage, state: list, choices: Choices) -> Lineage:
+        before = None if self.settings.rejuvenation is None else lineage.state
+        return Lineage(state, lineage.inputs, choices, before)
+
+    def _step(self, lineage: Lineage, at: At) -> Callable:
         inputs = at[1] if lineage.inputs is None else taken(lineage.inputs, at[0])
         return partial(self.space.step, lineage.state, inputs)
 
-    def _context(self, lineage: Lineage, at: tuple[Any, list]) -> tuple:
+    def _last_step(self, lineage: Lineage, at: At) -> Callable:
+        assert lineage.before is not None
+        return self._step(lineage._replace(state=lineage.before), at)
+
+    def _context(self, lineage: Lineage, at: At) -> tuple:
         return at[0], lineage.choices, taken(self.data, at[0])
+
+
+def _continued(lineage: Lineage, step: Callable, choices: Choices) -> Lineage:
+    """A particle with other choices at its last step."""
+    state = simulate(intervene(step, choices)).value
+    return lineage._replace(state=state, choices=choices)
 
 
 def resample(

@@ -22,6 +22,11 @@ def with_first(particles: Any, first: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.concatenate([y[None], x]), particles, first)
 
 
+def with_last(particles: Any, last: Any) -> Any:
+    """The particles with one put after them."""
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), particles, last)
+
+
 def effective_size(log_weights: jax.Array) -> jax.Array:
     """The effective sample size of normalised log weights (Kong et al. 1994)."""
     return jnp.exp(-logsumexp(2.0 * log_weights))

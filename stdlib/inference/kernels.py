@@ -136,12 +136,13 @@ class _Density(eqx.Module):
 
 def real_vector(target: Any, choices: Choices) -> tuple[_Density, jax.Array, Callable]:
     """A target as a density of one vector, its choices as one, and the way back to choices."""
-    for leaf in jax.tree.leaves(choices):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(choices):
         if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):
+            address = "/".join(str(part.key) for part in path)
             raise InvalidSetting(
-                "The kernels of stdlib.inference move real choices, and the target has one of "
-                f"dtype {jnp.asarray(leaf).dtype}. Sum it out (ppl.marginal with Exact()), or "
-                "write a Kernel of your own."
+                "The kernels of stdlib.inference move real choices, and the target has one at "
+                f"{address!r} of dtype {jnp.asarray(leaf).dtype}. Sum it out (ppl.marginal with "
+                "Exact()), or write a Kernel of your own."
             )
     vector, rebuild = ravel_pytree(choices)
     density = _Density(

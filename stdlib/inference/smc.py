@@ -26,8 +26,9 @@ class SMC(Algorithm):
 
     Evidence: the product over the steps of the mean weights, of mean p(x) (Del Moral 2004). A draw
     is one whole path, by its weight; densities are by conditional SMC, in which the given path is
-    one of the particles (Andrieu, Doucet & Holenstein 2010). In an ELBO it gives the bounds of
-    variational SMC and FIVO (Naesseth et al. 2018; Maddison et al. 2017; Le et al. 2018).
+    one of the particles (Andrieu, Doucet & Holenstein 2010). `elbo` of `marginal(..., SMC(n, q))`
+    and a guide without choices is the bound of FIVO, or variational SMC, below log p(x) (Maddison
+    et al. 2017; Naesseth et al. 2018; Le et al. 2018).
 
     **Arguments**
 
@@ -37,8 +38,12 @@ class SMC(Algorithm):
       observed choices at this step. By default the model's own step.
     - `schedule`: how many equal steps of temperature, or the temperatures, rising to 1. By default
       none: the steps are those of the program's loop.
-    - `rejuvenation`: with a schedule, the Markov kernel that moves the particles: `HMC()` (the
-      default), `RandomWalk()`, `MALA()`, ...
+    - `rejuvenation`: a Markov kernel that moves the particles after resampling: `HMC()` (the
+      default with a schedule), `RandomWalk()`, `MALA()`, ... Over a loop (by default none), it
+      moves the last step's choices, given the state before them and the step's observations, and
+      the next step follows from where they are (resample-move: Gilks & Berzuini 2001). Choices
+      before the loop, and those of earlier steps, stay. Evidence and densities keep their laws,
+      as the kernel is reversible.
     - `resampling`: `"multinomial"`, `"stratified"`, `"systematic"` or `"residual"`. Densities need
       the first.
     - `ess_threshold`: resample where the effective sample size falls below this share of n. At 1
@@ -81,11 +86,12 @@ class SMC(Algorithm):
             raise InvalidSetting(f"SMC needs two particles or more, got {self.num_particles}.")
         if self.schedule is not None:
             powers(self.schedule)
-        if (self.rejuvenation if self.schedule is None else self.proposal) is not None:
-            raise InvalidSetting(
-                "SMC takes a `proposal` for the steps of a program's loop, or a `rejuvenation` "
-                "kernel with a `schedule` of temperatures, not one of each."
-            )
+            if self.proposal is not None:
+                raise InvalidSetting(
+                    "With a `schedule` of temperatures, SMC draws its particles from the prior and "
+                    "moves them by its `rejuvenation` kernel: a `proposal` is for the steps of a "
+                    "program's loop. Leave out one of the two."
+                )
 
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """One path in proportion to its weight, and its density p(u, x) / (evidence)."""
@@ -118,7 +124,11 @@ class SMC(Algorithm):
 
     def _run(self, target: Target, given: Mapping[str, Any] | None = None) -> Run:
         settings = Settings(
-            self.num_particles, self.proposal, scheme(self.resampling), self.ess_threshold
+            self.num_particles,
+            self.proposal,
+            scheme(self.resampling),
+            self.ess_threshold,
+            self.rejuvenation,
         )
         if self.schedule is None:
             return particle_filter(settings, target, given)

@@ -321,3 +321,30 @@ def test_scores_of_a_chain_multiply_the_costs_of_later_states():
     score = x - jax.nn.sigmoid(0.3 + before)
     to_go = jnp.cumsum(x[:, ::-1], 1)[:, ::-1]
     np.testing.assert_allclose(slope, jnp.sum(score * to_go, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_of_sites_that_lead_to_one_another_across_steps():
+    """The weight of the first site depends on the second one of the steps before."""
+
+    def chance(x, logit):
+        return jnp.where(x == 1, jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit))
+
+    def program(theta):
+        def step(last, _):
+            a = sample("a", dist.Bernoulli(logits=theta * last - 0.3))
+            b = sample("b", dist.Bernoulli(logits=theta + a))
+            return 1.0 * b, jnp.sin(a + 2.0 * b + 0.5 * last)
+
+        return jnp.sum(lax.scan(step, 0.0, length=3)[1])
+
+    def exact(theta):
+        last, a, b = jnp.meshgrid(*[jnp.arange(2.0)] * 3, indexing="ij")
+        steps = chance(a, theta * last - 0.3) * chance(b, theta + a)
+        total, state = 0.0, jnp.array([1.0, 0.0])
+        for _ in range(3):
+            joint = state[:, None, None] * steps
+            total = total + jnp.sum(joint * jnp.sin(a + 2.0 * b + 0.5 * last))
+            state = jnp.sum(joint, (0, 1))
+        return total
+
+    assert_unbiased(program, 0.7, exact=exact, key=KEY, num_samples=100_000, second=True)

@@ -9,6 +9,7 @@ import pytest
 
 import ppl
 from ppl import sample
+from ppl.errors import InvalidSetting
 from stdlib.distributions import FloatBernoulli, OneHotCategorical
 from stdlib.estimators import (
     Arm,
@@ -139,7 +140,8 @@ def test_rejection_runs_under_every_transformation():
 
 @pytest.mark.parametrize("augmentation", [0, -1])
 def test_rejection_needs_augmentation(augmentation):
-    with pytest.raises(ValueError, match=r"RejectionReparam\(1\)"):
+    words = rf"at least 1, .* got {augmentation}\. Write RejectionReparam\(shape_augmentation=1\)"
+    with pytest.raises(InvalidSetting, match=words):
         RejectionReparam(augmentation)
 
 

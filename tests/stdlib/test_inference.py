@@ -26,6 +26,7 @@ from stdlib.inference import (
 )
 from stdlib.inference.resampling import SCHEMES
 from stdlib.testing import assert_unbiased
+from tests.stdlib.state_spaces import Y, guided, kalman, linear_gaussian
 
 KEY = jax.random.key(5)
 GRID = jnp.asarray(np.linspace(-12.0, 12.0, 2401), jnp.float32)
@@ -114,34 +115,6 @@ def test_posterior_by_many_particles_is_the_posterior():
 
 
 # --- state-space models --------------------------------------------------------------------------
-
-Y = jnp.array([0.3, 1.2, 0.9, -0.1])
-
-
-def linear_gaussian(a, noise=0.5, start=0.0):
-    def step(x, _):
-        x = sample("x", dist.Normal(a * x, 1.0))
-        sample("y", dist.Normal(x, noise))
-        return x, None
-
-    lax.scan(step, start, length=4)
-
-
-def kalman(a, y, noise=0.5, mean=0.0, variance=0.0):
-    total = 0.0
-    for value in y:
-        mean, variance = a * mean, a**2 * variance + 1.0
-        spread = variance + noise**2
-        total = total + dist.Normal(mean, jnp.sqrt(spread)).log_prob(value)
-        gain = variance / spread
-        mean, variance = mean + gain * (value - mean), (1.0 - gain) * variance
-    return total
-
-
-def guided(t, previous, observed):
-    early = jnp.where(t == 0, 0.0, 0.5)
-    sample("x", dist.Normal(early * previous["x"] + 0.5 * observed["y"], 0.7))
-
 
 FILTERS = {
     "multinomial": SMC(4),
@@ -389,8 +362,8 @@ BAD = [
     (lambda: Importance(0), "at least one particle, got 0"),
     (lambda: SMC(1), "two particles or more, got 1"),
     (lambda: SMC(4, resampling="uniform"), "'uniform' is none of 'multinomial'"),
-    (lambda: SMC(4, rejuvenation=WALK), "not one of each"),
-    (lambda: SMC(4, guided, schedule=3), "not one of each"),
+    (lambda: SMC(4, guided, schedule=3), "Leave out one of the two"),
+    (lambda: SMC(4, guided, 3, WALK), "`proposal` is for the steps of a program's loop"),
     (lambda: AIS(2, [0.5, 0.4, 1.0], WALK), "rise to 1.0"),
     (lambda: AIS(2, 0, WALK), "1 or more"),
     (lambda: AIS(2, [0.2, 0.7], WALK), "rise to 1.0"),
@@ -414,7 +387,7 @@ def test_kernels_move_real_choices():
         sample("x", dist.Normal(sample("n", dist.Poisson(2.0)), 1.0))
 
     program = ppl.marginal(counts, "x", AIS(1, 2, WALK))
-    with pytest.raises(errors.InvalidSetting, match="int32"):
+    with pytest.raises(errors.InvalidSetting, match="'n' of dtype int32"):
         ppl.seed(lambda: ppl.log_density(program, {"x": 1.0}))(KEY)
 
 
