@@ -4,6 +4,9 @@
 setting (two digits of 8×8 pixels at most on 20×20), a minute for each estimator; with `--full`
 three digits of 16×16 at most on 50×50. Accuracy is that of one draw of the count from the guide for
 each of 1,000 scenes that are not trained on. A figure of the curves goes to `build/`.
+
+The prior odds of one more object fall as training goes on, as Eslami et al. (2016) have it: digits
+are found first, and then windows that show nothing are given up.
 """
 
 import argparse
@@ -27,7 +30,10 @@ from stdlib.objectives import elbo
 
 
 class Setting(NamedTuple):
-    """What is trained: networks, prior, scenes; and how."""
+    """What is trained: networks, prior, scenes; and how.
+
+    `odds` are the prior's before the step `annealed[0]` and from the step `annealed[1]` on.
+    """
 
     sizes: air.Sizes
     prior: air.Prior
@@ -35,6 +41,15 @@ class Setting(NamedTuple):
     training: int
     rate: float
     steps: int
+    odds: tuple[float, float] = (0.01, 0.01)
+    annealed: tuple[int, int] = (0, 1)
+
+    def prior_at(self, step: int) -> air.Prior:
+        """The prior, at a step of training."""
+        first, last = self.annealed
+        share = np.clip((step - first) / (last - first), 0.0, 1.0)
+        log_odds = (1.0 - share) * np.log(self.odds[0]) + share * np.log(self.odds[1])
+        return self.prior._replace(odds=jnp.asarray(np.exp(log_odds), jnp.float32))
 
     def scenes(self, number: int, seed: int) -> air.Scenes:
         """Scenes that suit the networks."""
@@ -105,7 +120,7 @@ def curve(name: str, setting: Setting, steps: int, every: int, seed: int = 0) ->
     train, test = (setting.scenes(n, s) for n, s in ((setting.training, 1), (HELD_OUT, 2)))
     networks = air.Networks(keys[0], sizes)
     baseline = eqx.nn.MLP(sizes.image**2, sizes.objects, sizes.hidden, 1, key=keys[1])
-    objective = partial(objectives(sizes.objects)[name], prior=setting.prior)
+    objective = objectives(sizes.objects)[name]
     optimizer = optax.adam(setting.rate)
     found = eqx.filter_jit(air.found)
     images, unseen = jnp.asarray(train.images), jnp.asarray(test.images)
@@ -113,7 +128,7 @@ def curve(name: str, setting: Setting, steps: int, every: int, seed: int = 0) ->
     for done in range(every, steps + 1, every):
         start = time.perf_counter()
         result = ppl.fit(
-            objective,
+            partial(objective, prior=setting.prior_at(done - every)),
             (networks, baseline),
             optimizer,
             key=keys[2],
