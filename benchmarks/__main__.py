@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 NAMES = ("imports", "bias", "vae", "hmm", "hmm_scan", "mixture", "sbn", "fit")
-PLDI = ("cone", "vae", "air")
+PLDI = ("cone", "vae", "air", "air_training")
 
 HEADER = """# Benchmarks
 

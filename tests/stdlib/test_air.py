@@ -206,7 +206,8 @@ def test_the_gradient_of_more_objects_is_not_exponentially_longer(estimator):
 def test_training_learns_to_count():
     sizes = air.Sizes(objects=2, image=20, window=8, what=8, hidden=64, recurrent=64)
     train, test = (air.scenes(n, seed=n, size=20, glyph=8, most=2) for n in (4_000, 500))
-    objective = partial(air.objective, prior=air.Prior(scale=2.5))
+    prior = air.Prior(scale=2.5)
+    objective = partial(air.objective, prior=prior)
     result = ppl.fit(
         ppl.with_estimators(objective, {"z_pres_*": MVD}),
         air.Networks(jax.random.key(0), sizes),
@@ -217,5 +218,5 @@ def test_training_learns_to_count():
         batch_size=64,
         progress=False,
     )
-    counts = air.found(jax.random.key(2), result.params, jnp.asarray(test.images))
+    counts = air.found(jax.random.key(2), result.params, jnp.asarray(test.images), prior)
     assert np.mean(np.asarray(counts) == test.counts) > 0.9  # by chance: a third

@@ -124,7 +124,10 @@ def objective(
 
 
 def found(
-    key: PRNGKeyArray, networks: Networks, images: Float[Array, "batch n n"]
+    key: PRNGKeyArray,
+    networks: Networks,
+    images: Float[Array, "batch n n"],
+    prior: Prior = PRIOR,
 ) -> Int[Array, "batch"]:
     """How many objects the guide finds in each image: one draw for each.
 
@@ -138,7 +141,7 @@ def found(
     ```
     """
     keys = jax.random.split(key, len(images))
-    return jax.vmap(lambda k, x: ppl.seed(guide)(k, networks, x))(keys, images)
+    return jax.vmap(lambda k, x: ppl.seed(guide)(k, networks, x, prior))(keys, images)
 
 
 def logits(odds: Float[Array, ""] | float, objects: int) -> list[Float[Array, ""]]:
