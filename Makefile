@@ -17,7 +17,7 @@ TEST_ENV := JAX_PLATFORMS=cpu MPLBACKEND=Agg \
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	XLA_FLAGS=--xla_cpu_multi_thread_eigen=false OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup demo test check lint types architecture doctests notebooks docs bench bench-pldi matrix lock
+.PHONY: help setup demo test law check lint types architecture doctests notebooks docs bench bench-pldi matrix lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ demo: setup ## train a VAE on digits and fit the noisy cone; pictures in demo-ou
 
 test: setup ## all tests, doctests and documentation examples, in parallel
 	$(TEST_ENV) $(PYTEST) $(PARALLEL)
+
+law: setup ## the estimator law for all pairs of estimator and family in loops too: half an hour more
+	LAW=whole $(TEST_ENV) $(PYTEST) $(PARALLEL) tests/stdlib/test_estimator_law_in_programs.py
 
 check: lint types architecture doctests notebooks ## everything but the tests
 

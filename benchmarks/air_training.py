@@ -69,9 +69,9 @@ FULL = Setting(
     air.Sizes(),
     air.Prior(),
     glyph=16,
-    training=20_000,
+    training=60_000,
     rate=1e-3,
-    steps=60_000,
+    steps=16_000,
     odds=(0.03, 1e-35),
     annealed=(2_000, 6_000),
 )

@@ -23,6 +23,13 @@ class Family(NamedTuple):
     theta: Any
     measure: Callable = exact_measure
 
+    @property
+    def shape(self) -> tuple:
+        """Batch and event shape, and whether values are whole numbers, and finitely many."""
+        made = self.make(self.theta)
+        finite = getattr(made, "has_enumerate_support", False)
+        return made.batch_shape, made.event_shape, made.support.is_discrete, finite
+
 
 def gauss_hermite(distribution):
     """The exact measure of a bivariate normal: a product of Gauss-Hermite rules."""

@@ -72,12 +72,6 @@ SCORED = [
     *(*FINITE, *COUNTABLE, *EVENTS, *LOCATED, *POSITIVE, *VECTORS),
     *("beta", "uniform, fixed", "von mises", "mixture", "mixture of families"),
 ]
-OF_EACH_SHAPE = [
-    *("bernoulli", "bernoulli, batch", "bernoulli, event", "categorical, three", "binomial"),
-    *("poisson", "geometric", "one-hot", "float bernoulli, batch", "normal", "normal, batch"),
-    *("gamma", "gamma, event", "dirichlet", "mixture", "uniform, moving"),
-]
-"""The families that estimators for every distribution are tested with in loops too."""
 REGISTRY = [
     (
         Reparameterized(),
@@ -140,11 +134,9 @@ OF_TRACED_SIZE = [
     and isinstance(pair.estimator, Enumerate | WithoutReplacement)
 ]
 """A batch of NumPyro's Binomial keeps its number of trials as an array, which a loop traces."""
-GENERIC = Reparameterized | ScoreFunction | LeaveOneOut | Enumerate | WithoutReplacement
-"""Estimators that ask a distribution for no more than its protocol: draws, `log_prob`, support."""
-IN_LOOPS = [
-    pair
-    for pair in PAIRS
-    if pair.id not in {other.id for other in OF_TRACED_SIZE}
-    and (pair.name in OF_EACH_SHAPE or not isinstance(pair.estimator, GENERIC))
-]
+IN_LOOPS = [pair for pair in PAIRS if pair.id not in {other.id for other in OF_TRACED_SIZE}]
+OF_EACH_SHAPE = list({(type(p.estimator), p.family.shape): p for p in reversed(IN_LOOPS)}.values())
+"""For each estimator, one family of each batch and event shape, with and without a finite support.
+
+A loop or a `vmap` sees no more of a pair. `make law` has all of `IN_LOOPS`.
+"""

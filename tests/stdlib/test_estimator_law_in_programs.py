@@ -1,11 +1,16 @@
-"""The estimator law in programs: every pair in loops, every estimator beside every other."""
+"""The estimator law in programs: in loops, and every estimator beside every other.
+
+With `LAW=whole` (`make law`) every pair is in loops, else of each estimator a family of each shape.
+"""
+
+import os
 
 import jax
 import pytest
 
 from stdlib.testing import assert_unbiased
 from tests.stdlib.contexts import in_one, lanes, steps
-from tests.stdlib.pairs import IN_LOOPS
+from tests.stdlib.pairs import IN_LOOPS, OF_EACH_SHAPE
 from tests.stdlib.representatives import (
     REPRESENTATIVES,
     in_a_row,
@@ -15,8 +20,10 @@ from tests.stdlib.representatives import (
     scaled,
 )
 
+LOOPS = IN_LOOPS if os.environ.get("LAW") == "whole" else OF_EACH_SHAPE
 
-@pytest.mark.parametrize("pair", IN_LOOPS, ids=lambda pair: pair.id)
+
+@pytest.mark.parametrize("pair", LOOPS, ids=lambda pair: pair.id)
 def test_law_in_loops(pair):
     """In a `vmap` under `scale` and `mask`, and in a `scan`."""
     theta = pair.family.theta

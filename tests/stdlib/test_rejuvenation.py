@@ -52,7 +52,7 @@ def test_evidence_is_that_of_the_kalman_filter(name):
         return jnp.exp(kalman(args["a"], Y)) + 0.0 * args["step"]
 
     args = {"a": 0.9, "step": 0.7}
-    assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=100_000)
+    assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -73,7 +73,7 @@ def test_paths_obey_the_law(name):
         return jnp.sin(0.5) * jnp.exp(-variance / 8.0)
 
     args = {"a": 0.8, "step": 0.9}
-    assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=100_000)
+    assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
 
 
 def test_choices_before_the_loop_stay():
@@ -94,7 +94,7 @@ def test_choices_before_the_loop_stay():
         return jnp.exp(kalman(args["a"], Y, 1.5, 0.5, 0.64)) + args["by"]
 
     args = {"a": 0.9, "by": 1e-2}
-    assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=100_000)
+    assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
 
 
 def test_density_of_what_is_drawn():
@@ -112,7 +112,7 @@ def test_density_of_what_is_drawn():
         weight = jnp.exp(ppl.log_density(program, {"x": at}) - wide.log_prob(at))
         return by * inverse + jnp.sin(u[0] - u[2]) - jnp.sin(at[0] - at[2]) * weight
 
-    assert_unbiased(objective, 1.0, exact=lambda by: by, key=KEY, num_samples=100_000)
+    assert_unbiased(objective, 1.0, exact=lambda by: by, key=KEY, num_samples=50_000)
 
 
 def test_the_retained_path_is_weighed_before_its_moves():
