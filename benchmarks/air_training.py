@@ -73,7 +73,7 @@ FULL = Setting(
     rate=1e-3,
     steps=16_000,
     odds=(0.03, 1e-35),
-    annealed=(2_000, 6_000),
+    annealed=(500, 6_000),
 )
 
 BATCH, HELD_OUT = 64, 1_000
