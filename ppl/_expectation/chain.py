@@ -1,6 +1,6 @@
 """The forward recursion: summing out a loop whose particles meet those of the step before."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -149,13 +149,13 @@ def identity(rank: int) -> Relation:
 
 def transitions(
     steps: Val,
-    weights: Mapping[int, Val],
+    weights: dict[int, Val],
     kept: list[int],
     context: Context,
     ring: Semiring = NUMBERS,
 ) -> Val:
     """Costs of the steps times weights of a step, over the particles that meet other steps."""
-    for n, weight in reversed(weights.items()):
+    for n, weight in reversed(list(weights.items())):
         relation = identity(len(context[n].lanes))
         steps = multiplied(steps, weight, relation, context, True, ring)
         if n not in kept:
