@@ -72,8 +72,8 @@ FULL = Setting(
     training=60_000,
     rate=1e-3,
     steps=16_000,
-    odds=(0.03, 1e-35),
-    annealed=(500, 6_000),
+    odds=(1e-3, 1e-35),
+    annealed=(1_000, 6_000),
 )
 
 BATCH, HELD_OUT = 64, 1_000
