@@ -313,9 +313,13 @@ def test_interrupt_returns_the_fit_so_far(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
     seen: list = []
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     monkeypatch.setattr(Bar, "update", interrupt)
     monkeypatch.setattr(driver, "next_size", lambda steps, seconds: 2 * steps)
-    result = fit(noisy, 0.0, optax.sgd(0.1), steps=10**7)
+    try:
+        result = fit(noisy, 0.0, optax.sgd(0.1), steps=10**7)
+    finally:
+        signal.signal(signal.SIGINT, heeded)
     monkeypatch.undo()
     assert result.interrupted and "INTERRUPTED" in repr(result)
     assert result.steps == sum(seen) == len(result.history["objective"])
