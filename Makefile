@@ -39,7 +39,7 @@ demo: setup ## train a VAE on digits and fit the noisy cone; pictures in demo-ou
 test: setup ## all tests, doctests and documentation examples, in parallel
 	$(TEST_ENV) $(PYTEST) $(PARALLEL)
 
-law: setup ## the estimator law for all pairs of estimator and family in loops too: half an hour more
+law: setup ## the estimator law for all pairs of estimator and family in loops too
 	LAW=whole $(TEST_ENV) $(PYTEST) $(PARALLEL) tests/stdlib/test_estimator_law_in_programs.py
 
 check: lint types architecture doctests notebooks ## everything but the tests

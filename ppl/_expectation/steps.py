@@ -91,9 +91,11 @@ class Steps:
     def _site_with_first(self, site: Opened, arrays: Any, alike: Any, first: Opened) -> Opened:
         """A site of the other steps and the first; `alike` says which arrays all others share."""
         ((same, _), *_) = alike
-        one = self._stacked_site(site, jax.tree.map(lambda x: x[:1], arrays)).weight
         whole = self._stacked_site(site, arrays).each(self._with_first, first.vals)
-        return whole._replace(later=one if same else None)
+        if not same:
+            return whole
+        one = jax.tree.map(lambda x: x[:1], arrays)
+        return whole._replace(later=self._stacked_site(site, one).weight)
 
     def _with_first(self, rest: Val, first: Val) -> Val:
         """The stacked values of the other steps with that of the first."""

@@ -14,10 +14,11 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from numpyro.distributions import constraints
 
 import ppl
-from ppl import Algorithm, Estimator, Particles, Target, sample
+from ppl import Estimator, Particles, Target, sample
 from ppl.errors import UnmatchedPattern, UnsuitableEstimator
 
 from ._degree import BEYOND, CONSTANT, culprits
+from ._integral import Integral, zeros_of
 
 REMEDY = (
     "Integrate by an algorithm that draws instead, such as stdlib.inference.Importance(n), SMC(n) "
@@ -25,7 +26,7 @@ REMEDY = (
 )
 
 
-class Gaussian(Algorithm):
+class Gaussian(Integral):
     """Exact where the joint log density is quadratic in all the hidden choices together."""
 
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
@@ -36,18 +37,10 @@ class Gaussian(Algorithm):
         drawn = sample("exact", posterior)
         return rebuild(drawn), log_joint(drawn) - square.log_mass
 
-    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(u, x) - log p(x)."""
-        return target.log_density(choices) - self.log_evidence(target)
-
     def log_evidence(self, target: Target) -> jax.Array:
         """log p(x)."""
         log_joint, zeros, _ = _proved(target)
         return completed_square(log_joint, zeros).log_mass
-
-    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(x)."""
-        return self.log_evidence(target)
 
 
 class Square(NamedTuple):
@@ -76,11 +69,6 @@ def completed_square(f: Callable[[jax.Array], jax.Array], start: jax.Array) -> S
 
 
 # --- the proof -----------------------------------------------------------------------------------
-
-
-def zeros_of(target: Target) -> Mapping[str, Any]:
-    """Zeros in the shapes of the hidden choices."""
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), target.hidden)
 
 
 def addresses_of(choices: Mapping[str, Any]) -> list[str]:

@@ -13,17 +13,18 @@ import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
 import ppl
-from ppl import Algorithm, Target, sample
+from ppl import Target, sample
 from ppl.errors import TooManyJointStates, UnsuitableEstimator
 
 from ._filter import merged
-from ._gaussian import REMEDY, Gaussian, zeros_of
+from ._gaussian import REMEDY, Gaussian
+from ._integral import Integral, zeros_of
 from ._weights import taken
 
 JOINT_STATES = 1024
 
 
-class Mixture(Algorithm):
+class Mixture(Integral):
     """Exact where the hidden choices at the addresses `finite` are, and the others Gaussian then.
 
     A draw is two sites: `"state"`, of the finite choices together, and `"exact"`, of the others.
@@ -40,17 +41,9 @@ class Mixture(Algorithm):
         rest, log_density = Gaussian().simulate(_given(target, state))
         return merged(state, rest), chances[index] + log_density
 
-    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(u, x) - log p(x)."""
-        return target.log_density(choices) - self.log_evidence(target)
-
     def log_evidence(self, target: Target) -> jax.Array:
         """log p(x)."""
         return logsumexp(self._masses(target)[1])
-
-    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(x)."""
-        return self.log_evidence(target)
 
     def _masses(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """All joint states of the finite choices, and the log evidence with each of them."""

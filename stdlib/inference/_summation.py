@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ppl import Algorithm, Target, log_expectation, sample, simulate, with_estimators
+from ppl import Target, log_expectation, sample, simulate, with_estimators
 
 from ..estimators import Enumerate
+from ._integral import Integral, zeros_of
 
 
-class Summation(Algorithm):
+class Summation(Integral):
     """Exact where all the hidden choices are finite."""
 
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """A draw from the posterior, and its density."""
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), target.hidden)
-        flat, rebuild = ravel_pytree(zeros)
+        flat, rebuild = ravel_pytree(zeros_of(target))
         posterior = _Posterior(
             eqx.filter_closure_convert(lambda key: _drawn(target, key), jax.random.key(0)),
             eqx.filter_closure_convert(lambda u: self.log_density(target, rebuild(u)), flat),
@@ -27,17 +27,9 @@ class Summation(Algorithm):
         drawn = sample("exact", posterior)
         return rebuild(drawn), posterior.log_prob(drawn)
 
-    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(u, x) - log p(x)."""
-        return target.log_density(choices) - self.log_evidence(target)
-
     def log_evidence(self, target: Target) -> jax.Array:
         """log p(x)."""
         return log_expectation(lambda: simulate(_summed(target)).log_likelihood)()
-
-    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(x)."""
-        return self.log_evidence(target)
 
 
 class _Posterior(eqx.Module):

@@ -6,15 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import Algorithm, Target
+from ppl import Target
 
 from ..estimators import Enumerate
 from ._gaussian import Gaussian, addresses_of, suits
+from ._integral import Integral
 from ._mixture import Mixture
 from ._summation import Summation
 
 
-class Exact(Algorithm):
+class Exact(Integral):
     """Exact evidence, densities and draws: hidden choices are finite, Gaussian, or both.
 
     *Finite* ones are summed out one by one: lanes of a batch at the cost of one each, a chain of T
@@ -62,20 +63,12 @@ class Exact(Algorithm):
         """A draw from the posterior, and its density."""
         return _algorithm(target).simulate(target)
 
-    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(u, x) - log p(x)."""
-        return target.log_density(choices) - self.log_evidence(target)
-
     def log_evidence(self, target: Target) -> jax.Array:
         """log p(x)."""
         return _algorithm(target).log_evidence(target)
 
-    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
-        """log p(x)."""
-        return self.log_evidence(target)
 
-
-def _algorithm(target: Target) -> Algorithm:
+def _algorithm(target: Target) -> Integral:
     """How the hidden choices are integrated out, by what they are."""
     if not any(jnp.issubdtype(s.dtype, jnp.floating) for s in jax.tree.leaves(target.hidden)):
         return Summation()
