@@ -259,11 +259,11 @@ def test_exact_sums_and_draws(name):
     def by_hand(table):
         return jax.nn.logsumexp(log_joint(lambda: program(table), names, sizes)[1])
 
-    value, slope = jax.value_and_grad(ours)(TABLE)
+    value, slope = jax.jit(jax.value_and_grad(ours))(TABLE)
     exact, exact_slope = jax.jit(jax.value_and_grad(by_hand))(TABLE)
     assert jnp.allclose(value, exact, atol=1e-5)
     assert jnp.allclose(slope, exact_slope, atol=1e-4)
-    states, logs = log_joint(lambda: program(TABLE), names, sizes)
+    states, logs = jax.jit(lambda table: log_joint(lambda: program(table), names, sizes))(TABLE)
     chances = np.asarray(jax.nn.softmax(logs))
     posterior = ppl.normalize(program, {}, Exact())
     drawn = jax.jit(jax.vmap(ppl.seed(posterior), (0, None)))(jax.random.split(KEY, 20_000), TABLE)
@@ -271,8 +271,8 @@ def test_exact_sums_and_draws(name):
     seen = np.ravel_multi_index(np.asarray(values).T.astype(int), sizes)
     seen = np.bincount(seen, minlength=len(states)) / 20_000
     assert np.all(np.abs(seen - chances) < 5 * np.sqrt(chances * (1 - chances) / 20_000) + 1e-4)
-    trace = ppl.seed(lambda: ppl.simulate(posterior, TABLE))(KEY)
-    density = ppl.log_density(posterior, trace.choices, TABLE)
+    trace = jax.jit(ppl.seed(lambda: ppl.simulate(posterior, TABLE)))(KEY)
+    density = jax.jit(lambda choices: ppl.log_density(posterior, choices, TABLE))(trace.choices)
     assert jnp.allclose(trace.log_density, density, atol=1e-5)
 
 
