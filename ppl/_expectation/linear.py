@@ -32,7 +32,7 @@ def _sum(eqn, operands, context):
         for term in terms_of(operand):
             term = _full(term, shape)
             if negative:
-                term = term._replace(val=each_array(lambda x, _: -x, term.val))
+                term = term._replace(val=each_array(lambda x, _: jnp.negative(x), term.val))
             terms.add(term)
     return terms
 

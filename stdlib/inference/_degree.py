@@ -33,13 +33,13 @@ def degrees(jaxpr: Any, inputs: Sequence[Degree]) -> list[Degree]:
         return CONSTANT if hasattr(atom, "val") else known.get(atom, CONSTANT)
 
     for eqn in jaxpr.eqns:
-        known.update(
-            zip(eqn.outvars, _outputs(eqn, [of(atom) for atom in eqn.invars]), strict=True)
-        )
+        ins = [of(atom) for atom in eqn.invars]
+        known.update(zip(eqn.outvars, outputs(eqn, ins), strict=True))
     return [of(atom) for atom in jaxpr.outvars]
 
 
-def _outputs(eqn: Any, ins: list[Degree]) -> list[Degree]:
+def outputs(eqn: Any, ins: list[Degree]) -> list[Degree]:
+    """The degrees of one equation's outputs."""
     if all(degree == CONSTANT for degree in ins):
         return [CONSTANT] * len(eqn.outvars)
     rule = RULES.get(eqn.primitive.name, _unknown)
@@ -132,9 +132,8 @@ def _loop(eqn: Any, ins: list[Degree]) -> list[Degree]:
     What is scanned over, and what is stacked, has one axis more outside of the body than in it.
     """
     body = eqn.params["jaxpr"].jaxpr
-    stacked = _stacked(eqn.outvars, body.outvars)
-    carried = len(body.outvars) - stacked
-    first = len(body.invars) - _stacked(eqn.invars, body.invars) - carried
+    carried = len(body.outvars) - stacked(eqn.outvars, body.outvars)
+    first = len(body.invars) - stacked(eqn.invars, body.invars) - carried
     carry = ins[first : first + carried]
     while True:
         outs = degrees(body, [*ins[:first], *carry, *ins[first + carried :]])
@@ -144,7 +143,8 @@ def _loop(eqn: Any, ins: list[Degree]) -> list[Degree]:
         carry = grown
 
 
-def _stacked(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+def stacked(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many values of a loop have one axis more outside of its body than in it."""
     pairs = zip(outside, inside, strict=True)
     return sum(len(a.aval.shape) != len(b.aval.shape) for a, b in pairs)
 
@@ -178,19 +178,25 @@ Functions with derivative rules of their own are left out: evidence comes from t
 """
 
 
+def degree_in(jaxpr: Any, names: Sequence[str]) -> Callable[[Sequence[str]], Degree]:
+    """The degree of a scalar in some of its named inputs, the others held constant."""
+
+    def of(varying: Sequence[str]) -> Degree:
+        return degrees(jaxpr, [LINEAR if name in varying else CONSTANT for name in names])[0]
+
+    return of
+
+
 def culprits(
-    jaxpr: Any, names: Sequence[str], fits: Callable[[Degree], bool]
+    of: Callable[[Sequence[str]], Degree], names: Sequence[str], fits: Callable[[Degree], bool]
 ) -> tuple[list[str], Degree]:
     """A least set of a scalar's inputs in which its degree does not fit, and that degree.
 
     Other inputs are held constant meanwhile. The set is empty where the degree in all of them fits.
     """
-
-    def of(varying: Sequence[str]) -> Degree:
-        return degrees(jaxpr, [LINEAR if name in varying else CONSTANT for name in names])[0]
-
-    if fits(of(names)):
-        return [], of(names)
+    degree = of(names)
+    if fits(degree):
+        return [], degree
     kept = list(names)
     for name in names:
         fewer = [other for other in kept if other != name]

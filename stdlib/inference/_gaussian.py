@@ -1,6 +1,5 @@
 """Gaussian hidden choices: where the log density is quadratic in them, by completing the square."""
 
-import glob
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,20 +9,13 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_solve
-from jax.tree_util import keystr, tree_flatten_with_path
-from numpyro.distributions import constraints
 
-import ppl
-from ppl import Estimator, Particles, Target, sample
-from ppl.errors import UnmatchedPattern, UnsuitableEstimator
+from ppl import Target, sample
+from ppl.errors import UnsuitableEstimator
 
-from ._degree import BEYOND, CONSTANT, culprits
+from ._degree import BEYOND, culprits, degree_in
+from ._hidden import REMEDY, addresses_of, check_deterministic, check_fixed_supports, listed
 from ._integral import Integral, zeros_of
-
-REMEDY = (
-    "Integrate by an algorithm that draws instead, such as stdlib.inference.Importance(n), SMC(n) "
-    "or AIS(n, schedule, kernel)."
-)
 
 
 class Gaussian(Integral):
@@ -71,111 +63,24 @@ def completed_square(f: Callable[[jax.Array], jax.Array], start: jax.Array) -> S
 # --- the proof -----------------------------------------------------------------------------------
 
 
-def addresses_of(choices: Mapping[str, Any]) -> list[str]:
-    """The addresses of choices, in the order of their leaves."""
-    return [
-        keystr(path, simple=True, separator="/") for path, _ in tree_flatten_with_path(choices)[0]
-    ]
-
-
-def suits(target: Target, address: str, estimator: Estimator) -> bool:
-    """Whether an estimator suits the site at an address; of a posterior's sites it is not known."""
-    node = _nodes(target)[address]
-    if node.distribution == "posterior":
-        return False
-    asked = ppl.with_estimators(target.prior, {glob.escape(address): estimator})
-    try:
-        ppl.show(asked)
-        if node.site.compound:  # what its parts raise, they raise where they are run
-            jax.eval_shape(ppl.seed(asked), jax.random.key(0))
-    except (UnsuitableEstimator, UnmatchedPattern):
-        return False
-    return True
-
-
 def _proved(target: Target) -> tuple[Callable, jax.Array, Callable]:
     """The log density of flat hidden choices, known to be quadratic; zeros; what shapes them."""
     zeros = zeros_of(target)
     log_joint = eqx.filter_closure_convert(target.log_density, zeros)
-    _check_supports(target, zeros)
-    _check_deterministic(log_joint, zeros)
+    check_fixed_supports(target, zeros)
+    check_deterministic(log_joint, zeros)
     _check_quadratic(target, log_joint, zeros)
     flat, rebuild = ravel_pytree(zeros)
     return lambda u: log_joint(rebuild(u)), flat, rebuild
 
 
-def _check_supports(target: Target, zeros: Mapping[str, Any]) -> None:
-    """Within bounds a density may be quadratic, and yet it does not integrate to a Gaussian's mass.
-
-    For the same reason the support of an observed choice must not move with hidden ones.
-    """
-    bounded = [a for a in addresses_of(zeros) if not suits(target, a, RealLine())]
-    if bounded:
-        raise UnsuitableEstimator(
-            f"Exact() takes finite hidden choices and Gaussian ones. {_listed(target, bounded)} "
-            "can be neither: the support is not finite, nor all real numbers, as far as is known. "
-            f"{REMEDY}"
-        )
-
-    def inside(choices):
-        return ppl.within_support(ppl.intervene(target.program, choices), target.observed)
-
-    jaxpr = jax.make_jaxpr(inside)(zeros).jaxpr
-    moving, _ = culprits(jaxpr, addresses_of(zeros), lambda degree: degree == CONSTANT)
-    if moving:
-        raise UnsuitableEstimator(
-            f"Exact() cannot integrate {_listed(target, moving)} out: the support of an observed "
-            f"choice moves with that, so that the posterior is cut off. {REMEDY}"
-        )
-
-
-def _check_deterministic(log_joint: Callable, zeros: Mapping[str, Any]) -> None:
-    drawn = [repr(node.site.address) for node in ppl.show(log_joint, zeros).sites]
-    if drawn:
-        raise UnsuitableEstimator(
-            "Exact() needs densities without error, and a part of the program estimates its own "
-            f"by drawing {', '.join(drawn)}. Give that part Exact() as its algorithm too. {REMEDY}"
-        )
-
-
 def _check_quadratic(target: Target, log_joint: Callable, zeros: Mapping[str, Any]) -> None:
-    jaxpr = jax.make_jaxpr(log_joint)(zeros).jaxpr
-    spoilers, degree = culprits(jaxpr, addresses_of(zeros), lambda degree: degree.power < BEYOND)
+    addresses = addresses_of(zeros)
+    in_those = degree_in(jax.make_jaxpr(log_joint)(zeros).jaxpr, addresses)
+    spoilers, degree = culprits(in_those, addresses, lambda degree: degree.power < BEYOND)
     if spoilers:
         raise UnsuitableEstimator(
-            f"Exact() cannot integrate {_listed(target, spoilers)} out: the joint log density is "
+            f"Exact() cannot integrate {listed(target, spoilers)} out: the joint log density is "
             f"not quadratic in {'them together' if len(spoilers) > 1 else 'it'}, because of "
             f"`{degree.through}` on the way. {REMEDY}"
         )
-
-
-def _listed(target: Target, addresses: list[str]) -> str:
-    """Addresses, with what they draw from, and where."""
-    nodes = _nodes(target)
-    placed = [(address, nodes[address]) for address in addresses]
-    return " and ".join(f"{a!r} ({node.distribution} at {node.site.where})" for a, node in placed)
-
-
-def _nodes(target: Target) -> dict[str, Any]:
-    return {node.site.address: node for node in ppl.show(target.prior).sites}
-
-
-class RealLine(Estimator):
-    """Stands at a site only to be asked whether the support is all real numbers, or vectors.
-
-    That of an affine map is said to be, whatever it maps: hence the look at what is mapped.
-    """
-
-    def particles(self, key: jax.Array, distribution: Any) -> Particles:
-        """None: nothing is drawn from the site."""
-        raise NotImplementedError
-
-    def unsuitable(self, distribution: Any) -> str | None:
-        """A support with bounds, or an unknown one."""
-        support: Any = getattr(distribution, "support", None)
-        while hasattr(support, "base_constraint"):
-            support = support.base_constraint
-        if support is not constraints.real:
-            return "its support is not the whole real line"
-        mapped = getattr(distribution, "base_dist", None)
-        return None if mapped is None else self.unsuitable(mapped)

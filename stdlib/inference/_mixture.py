@@ -1,4 +1,4 @@
-"""Finite choices and Gaussian ones given them: a sum over joint states of Gaussian integrals."""
+"""Finite choices and continuous ones given them: a sum over joint states of integrals."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from ppl import Target, sample
 from ppl.errors import TooManyJointStates, UnsuitableEstimator
 
 from ._filter import merged
-from ._gaussian import REMEDY, Gaussian
+from ._hidden import REMEDY
 from ._integral import Integral, zeros_of
 from ._weights import taken
 
@@ -25,12 +25,13 @@ JOINT_STATES = 1024
 
 
 class Mixture(Integral):
-    """Exact where the hidden choices at the addresses `finite` are, and the others Gaussian then.
+    """Exact where the hidden choices at the addresses `finite` are, and `rest` is of the others.
 
-    A draw is two sites: `"state"`, of the finite choices together, and `"exact"`, of the others.
+    A draw is first of the site `"state"`, of the finite choices together, then as `rest` draws.
     """
 
     finite: tuple[str, ...] = eqx.field(static=True)
+    rest: Integral
 
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """A draw from the posterior, and its density."""
@@ -38,7 +39,7 @@ class Mixture(Integral):
         chances = jax.nn.log_softmax(log_masses)
         index = sample("state", dist.Categorical(logits=chances))
         state = taken(states, index)
-        rest, log_density = Gaussian().simulate(_given(target, state))
+        rest, log_density = self.rest.simulate(_given(target, state))
         return merged(state, rest), chances[index] + log_density
 
     def log_evidence(self, target: Target) -> jax.Array:
@@ -48,7 +49,7 @@ class Mixture(Integral):
     def _masses(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """All joint states of the finite choices, and the log evidence with each of them."""
         states = _joint_states(target, self.finite)
-        log_mass = lambda state: Gaussian().log_evidence(_given(target, state))  # noqa: E731
+        log_mass = lambda state: self.rest.log_evidence(_given(target, state))  # noqa: E731
         return states, jax.vmap(log_mass)(states)
 
 
@@ -64,7 +65,7 @@ def _joint_states(target: Target, addresses: tuple[str, ...]) -> Mapping[str, An
     count = math.prod(len(s) ** n for s, n in zip(supports, elements, strict=True))
     if count > JOINT_STATES:
         raise TooManyJointStates(
-            f"Exact() integrates Gaussian choices once for each joint state of "
+            f"Exact() integrates continuous choices once for each joint state of "
             f"{', '.join(map(repr, addresses))}: {count} of them, over the limit of "
             f"{JOINT_STATES}. {REMEDY}"
         )
@@ -89,7 +90,7 @@ def _support(found: Mapping[str, Any], address: str) -> np.ndarray:
         values = None
     if values is None or math.prod(values.shape) != len(values):
         raise UnsuitableEstimator(
-            f"Exact() cannot list the values of {address!r}, to integrate Gaussian choices given "
+            f"Exact() cannot list the values of {address!r}, to integrate continuous choices given "
             "each of them. Where both kinds meet, finite ones are numbers whose support does not "
             f"depend on traced values, outside lax.cond, ppl.scale and ppl.mask. {REMEDY}"
         )

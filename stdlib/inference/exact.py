@@ -1,4 +1,4 @@
-"""Exact inference: finite choices by variable elimination, Gaussian ones by linear algebra."""
+"""Exact inference: finite choices by variable elimination, others by integrals in closed form."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,19 @@ import jax
 import jax.numpy as jnp
 
 from ppl import Target
+from ppl.errors import UnsuitableEstimator
 
 from ..estimators import Enumerate
-from ._gaussian import Gaussian, addresses_of, suits
+from ._conjugate import Conjugate
+from ._gaussian import Gaussian
+from ._hidden import REMEDY, SUPPORTS, Fills, addresses_of, listed, suits
 from ._integral import Integral
 from ._mixture import Mixture
 from ._summation import Summation
 
 
 class Exact(Integral):
-    """Exact evidence, densities and draws: hidden choices are finite, Gaussian, or both.
+    """Exact evidence, densities and draws: hidden choices are finite, or Gaussian, or conjugate.
 
     *Finite* ones are summed out one by one: lanes of a batch at the cost of one each, a chain of T
     states in `lax.scan` by the forward recursion, T·K². A draw is one site, `"exact"`, of all the
@@ -31,13 +34,25 @@ class Exact(Integral):
     reparameterised. NaN where the posterior is improper. The support of an `obs=` must not move
     with hidden choices; that of a choice conditioned on is looked at.
 
-    *Both*, if the continuous ones are Gaussian given the finite ones: one square completed for each
-    joint state of these, up to 1024. A draw is of the state first, `"state"`, with a score.
+    *Conjugate* are continuous ones, if the joint log density is affine in statistics of each
+    element: log u and log(1 - u) on the unit interval (a Beta), log u and u (a Gamma) or log u and
+    1/u (an inverse Gamma) on the positive numbers, the logs of shares (a Dirichlet). That too is
+    proved when the program is traced, whatever the distributions are called. The evidence is a sum
+    of log normalisers. Each choice is drawn at its address under `"exact"`, reparameterised, as
+    NumPyro's gradients of these distributions are. NaN where the posterior is improper. Gaussian
+    and conjugate choices do not go together. Functions with a derivative rule of their own are
+    taken by their bodies where they read a hidden choice, so that a derivative in counts, of
+    `xlogy` where a count is zero, is that of its body.
 
-    **Raises** `UnsuitableEstimator` where a hidden choice is neither, with the reason;
+    *Finite and others*, if the others are Gaussian, or conjugate, given the finite ones: one
+    integral for each joint state of these, up to 1024. A draw is of the state first, `"state"`,
+    with a score.
+
+    **Raises** `UnsuitableEstimator` where a hidden choice is none of these, with the reason;
     `TooManyJointStates` where too many finite choices meet.
 
-    Sources: Rabiner 1989; Frühwirth-Schnatter 1994; Bishop 2006, section 2.3.3.
+    Sources: Rabiner 1989; Frühwirth-Schnatter 1994; Bishop 2006, sections 2.1 to 2.4; Diaconis &
+    Ylvisaker 1979.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -55,6 +70,12 @@ class Exact(Integral):
     >>> only_x = ppl.marginal(line, "x", Exact())
     >>> round(float(ppl.log_density(only_x, {"x": 1.0}, 2.0)), 4)
     -1.8237
+    >>> def coin():
+    ...     bias = ppl.sample("bias", dist.Beta(2.0, 2.0))
+    ...     ppl.sample("heads", dist.Binomial(8, bias))
+    >>> only_heads = ppl.marginal(coin, "heads", Exact())
+    >>> round(float(ppl.log_density(only_heads, {"heads": 6})), 4)
+    -2.0614
 
     ```
     """
@@ -76,4 +97,34 @@ def _algorithm(target: Target) -> Integral:
     finite = [address for address in addresses if suits(target, address, Enumerate())]
     if len(finite) == len(addresses):
         return Summation()
-    return Mixture(tuple(finite)) if finite else Gaussian()
+    rest = _continuous(target, [address for address in addresses if address not in finite])
+    return Mixture(tuple(finite), rest) if finite else rest
+
+
+def _continuous(target: Target, addresses: list[str]) -> Integral:
+    """How choices that are not finite are integrated out, by their supports."""
+    supports = {address: _support(target, address) for address in addresses}
+    unknown = [address for address, support in supports.items() if support is None]
+    if unknown:
+        raise UnsuitableEstimator(
+            "Exact() takes finite hidden choices, Gaussian and conjugate ones. "
+            f"{listed(target, unknown)} can be none of these: the support is not finite, nor all "
+            "real numbers, nor the positive ones, nor those from 0 to 1, nor a simplex, as far as "
+            f"is known. {REMEDY}"
+        )
+    real = [address for address in addresses if supports[address] == "real"]
+    if len(real) == len(addresses):
+        return Gaussian()
+    if real:
+        others = [address for address in addresses if address not in real]
+        raise UnsuitableEstimator(
+            "Exact() integrates Gaussian choices or conjugate ones, not both in one program. "
+            f"{listed(target, real)} can be Gaussian alone, {listed(target, others)} cannot. "
+            f"{REMEDY}"
+        )
+    return Conjugate(tuple(str(support) for support in supports.values()))
+
+
+def _support(target: Target, address: str) -> str | None:
+    """The support of the elements of a hidden choice, if it is one that can be integrated over."""
+    return next((name for name in SUPPORTS if suits(target, address, Fills(name))), None)

@@ -55,6 +55,16 @@ def test_value_and_gradient():
     assert_unbiased(smooth, THETA, exact=smooth_exact, key=KEY)
 
 
+def test_a_number_of_numpy_is_taken_off():
+    """A literal of the jaxpr, which some releases of JAX do not negate."""
+
+    def objective(theta):
+        return smooth(theta) - np.float32(2.0)
+
+    shifted = ppl.expectation(objective)(KEY, THETA)
+    np.testing.assert_allclose(shifted, estimate(KEY, THETA) - 2.0, rtol=1e-6)
+
+
 def test_hessian():
     keys = jax.random.split(KEY, 50_000)
     draws = jax.jit(jax.vmap(lambda key: jax.hessian(estimate, argnums=1)(key, THETA)))(keys)

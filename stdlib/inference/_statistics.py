@@ -1,0 +1,192 @@
+"""A function of hidden choices rewritten as one of their statistics, and proved affine in them.
+
+The statistics, such as log u and log(1 - u), are variables of their own. The walk goes over the
+function's jaxpr once: monomials stay monomials, their logs and values become statistics, and the
+rest must be of degree one in these. Comparisons are those that hold inside of the support. Guards
+against its ends, as distributions clip a probability or a log, are left out where they change no
+more than a rounding does. Functions with derivative rules of their own are taken by their bodies,
+where they read hidden choices: derivatives are those of the rewritten function.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from ._degree import CALLS, Degree, outputs, stacked
+from ._monomial import Affine, Beyond, Constant, Monomial, Value, degree_of, plain, value_of
+from ._monomial_rules import MONOMIAL_RULES, MOVING, bound, leaves_of, logical, shaped, with_leaves
+
+
+def evaluate(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
+    """The outputs of a jaxpr, as functions of the statistics that its inputs are given by."""
+    known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(Constant, consts), strict=True))
+    known.update(zip(jaxpr.invars, inputs, strict=True))
+
+    def of(atom: Any) -> Value:
+        return _literal(atom) if hasattr(atom, "val") else known[atom]
+
+    for eqn in jaxpr.eqns:
+        ins = [of(atom) for atom in eqn.invars]
+        known.update(zip(eqn.outvars, _outputs(eqn, ins), strict=True))
+    return [of(atom) for atom in jaxpr.outvars]
+
+
+def _literal(atom: Any) -> Constant:
+    if atom.aval.shape != ():
+        return Constant(atom.val)
+    number = np.asarray(atom.val, atom.aval.dtype)[()]
+    return Constant(number, number.item())
+
+
+def _outputs(eqn: Any, ins: list[Value]) -> list[Value]:
+    constant = all(isinstance(value, Constant) for value in ins)
+    rule = RULES.get(eqn.primitive.name)
+    found = rule(eqn, ins) if rule and (not constant or rule is logical) else None
+    if found is None:
+        return _constants(eqn, ins) if constant else _plainly(eqn, ins)
+    outs = found if isinstance(found, list) else [found]
+    return [_fitted(value, atom) for value, atom in zip(outs, eqn.outvars, strict=True)]
+
+
+def _fitted(value: Value, atom: Any) -> Value:
+    """A value whose array has its shape: monomials are spread out where they are read."""
+    if isinstance(value, Constant | Affine):
+        return value._replace(array=shaped(value.array, atom))
+    return value
+
+
+def _constants(eqn: Any, ins: Sequence[Any]) -> list[Value]:
+    outs = bound(eqn, [value.array for value in ins])
+    name, numbers = eqn.primitive.name, [value.number for value in ins]
+    if not ins or len(outs) > 1 or None in numbers:
+        return [Constant(out) for out in outs]
+    number = None
+    if name in FOLDED:
+        number = FOLDED[name](*numbers)
+    elif name in (*MOVING.split(), "convert_element_type") and len(set(numbers)) == 1:
+        number = np.asarray(numbers[0], outs[0].dtype).item()
+    return [Constant(outs[0], number)]
+
+
+def _plainly(eqn: Any, ins: Sequence[Value]) -> list[Value]:
+    """By the rules for degrees, where statistics go in as linear and others do not come out."""
+    values = [plain(value, eqn.primitive.name) for value in ins]
+    found = outputs(eqn, [degree_of(value) for value in values])
+    found = [_at_most_linear(eqn, degree) for degree in found]
+    known = [value for value in values if not isinstance(value, Beyond)]
+    if len(known) < len(values):
+        return [next(value for value in values if isinstance(value, Beyond))] * len(found)
+    operands = [shaped(v.array, atom) for v, atom in zip(known, eqn.invars, strict=True)]
+    return list(map(value_of, found, bound(eqn, operands)))
+
+
+def _at_most_linear(eqn: Any, degree: Degree) -> Degree:
+    if degree.power < 2:
+        return degree
+    return degree._replace(through=degree.through or eqn.primitive.name)
+
+
+# --- control flow --------------------------------------------------------------------------------
+
+
+def _call(eqn: Any, ins: Sequence[Value]) -> list[Value]:
+    names = "jaxpr", "call_jaxpr", "fun_jaxpr"
+    return _inside(next(eqn.params[name] for name in names if name in eqn.params), ins)
+
+
+def _inside(body: Any, ins: Sequence[Value]) -> list[Value]:
+    return evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), ins)
+
+
+def _branches(eqn: Any, ins: Sequence[Value]) -> list[Value] | None:
+    which, *operands = ins
+    bodies = eqn.params["branches"]
+    if not isinstance(which, Constant):
+        return None
+    if which.number is not None:
+        return _inside(bodies[int(which.number)], operands)
+    found: list[list[Degree]] = []
+
+    def branch(body):
+        degrees, arrays = _flat(eqn, _inside(body, operands), eqn.outvars)
+        found.append(degrees)
+        return arrays
+
+    arrays = lax.switch(which.array, [lambda body=body: branch(body) for body in bodies])
+    return [value_of(max(ds), x) for *ds, x in zip(*found, arrays, strict=True)]
+
+
+def _flat(eqn: Any, values: Sequence[Value], atoms: Any) -> tuple[list[Degree], list[jax.Array]]:
+    """Values as degrees, and arrays: zeros for those of which there is none."""
+    values = [plain(value, eqn.primitive.name) for value in values]
+    arrays = [0.0 if isinstance(value, Beyond) else value.array for value in values]
+    arrays = [shaped(x, atom) for x, atom in zip(arrays, atoms, strict=True)]
+    return [degree_of(value) for value in values], arrays
+
+
+def _loop(eqn: Any, ins: Sequence[Value]) -> list[Value]:
+    """Degrees of the carry only grow from step to step: run to their fixed point."""
+    body, params = eqn.params["jaxpr"], eqn.params
+    carried = len(eqn.outvars) - stacked(eqn.outvars, body.jaxpr.outvars)
+    first = len(ins) - stacked(eqn.invars, body.jaxpr.invars) - carried
+    last = first + carried
+    degrees, start = _flat(eqn, ins[first:last], eqn.invars[first:last])
+    slices = [_sliced(*pair) for pair in zip(ins[last:], eqn.invars[last:], strict=True)]
+    found: list[Degree] = []
+
+    def loop():
+        def step(state, arrays):
+            carry = map(value_of, degrees, state)
+            values = [rebuild(xs) for (_, rebuild), xs in zip(slices, arrays, strict=True)]
+            outs = _inside(body, [*ins[:first], *carry, *values])
+            found[:], outs = _flat(eqn, outs, body.jaxpr.outvars)
+            return outs[:carried], outs[carried:]
+
+        over = [xs for xs, _ in slices]
+        state, outs = lax.scan(step, start, over, params["length"], params["reverse"])
+        return [*state, *outs]
+
+    while True:
+        jax.eval_shape(loop)
+        grown = [max(pair) for pair in zip(degrees, found[:carried], strict=True)]
+        if grown == degrees:
+            return [value_of(degree, x) for x, degree in zip(loop(), found, strict=True)]
+        degrees = grown
+
+
+def _sliced(value: Value, atom: Any) -> tuple[Any, Callable[[Any], Value]]:
+    """The arrays of a value that a loop goes over, and what makes a value of a slice of them."""
+    if isinstance(value, Monomial):
+        return leaves_of(value, atom), lambda leaves: with_leaves(value, leaves)
+    if isinstance(value, Beyond):
+        return None, lambda _: value
+    return shaped(value.array, atom), lambda x: value._replace(array=x)
+
+
+CUSTOM_CALLS = "custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr"
+RULES: dict[str, Callable[[Any, Sequence[Value]], Any]] = {
+    **MONOMIAL_RULES,
+    **dict.fromkeys(CALLS.split(), _call),
+    **dict.fromkeys(CUSTOM_CALLS.split(), _call),
+    "cond": _branches,
+    "scan": _loop,
+}
+"""What each primitive makes of values that are not all constant.
+
+None, or no rule, leaves it to the rules for degrees.
+"""
+
+OPERATORS = "neg add sub mul eq ne lt le gt ge"
+FOLDED: dict[str, Callable] = {
+    **{name: getattr(operator, name) for name in OPERATORS.split()},
+    "and": operator.and_,
+    "or": operator.or_,
+    "not": lambda x: not x if isinstance(x, bool) else ~x,
+    "clamp": lambda low, x, high: max(low, min(x, high)),
+    "select_n": lambda which, *cases: cases[int(which)],
+}
+"""What becomes of numbers that are known when traced."""
