@@ -51,7 +51,8 @@ def reinforce(key: jax.Array, networks, images: jax.Array) -> jax.Array:
     for t, prior_logit in enumerate(air.programs.logits(prior.odds, sizes.objects)):
         output, memory = lstm(net, given, jnp.concatenate([z_where, z_what], 1), output, memory)
         out = output @ networks.predict.weight.T + networks.predict.bias
-        logit, shift, spread = out[:, 0], out[:, 1:4], jax.nn.softplus(out[:, 4:]) * sd
+        logit, shift = air.programs.CAUTION * out[:, 0], out[:, 1:4]
+        spread = jax.nn.softplus(out[:, 4:]) * sd
         draw = jax.random.bernoulli(keys[t, 0], jax.nn.sigmoid(logit)).astype(float) * present
         log_q = present * (draw * logit - jax.nn.softplus(logit))
         cost += present * (draw * prior_logit - jax.nn.softplus(prior_logit)) - log_q

@@ -108,6 +108,28 @@ def plain(params: Any, images: jax.Array, prior: air.Prior) -> jax.Array:
     return air.objective(params[0], images, elbo, prior)
 
 
+def stopping(images: int, model: Callable, guide: Callable, observed: dict) -> jax.Array:
+    """The ELBO by scores, less, for each choice, the image's likelihood without an object from it.
+
+    Nothing of it is learnt. It is one of a number of images, of which a mean is taken.
+    """
+    q = ppl.simulate(guide)
+    likelihood = ppl.condition(model, observed)
+    for t in range(sum(address.startswith("z_pres") for address in q.choices)):
+        before = {
+            address: value if int(address.rpartition("_")[2]) < t else jnp.zeros_like(value)
+            for address, value in q.choices.items()
+        }
+        without = ppl.simulate(ppl.intervene(likelihood, before)).log_likelihood
+        ppl.control_variate(f"z_pres_{t}", without / images)
+    return ppl.log_density(model, {**q.choices, **observed}) - q.log_density
+
+
+def reinforce_stopping(params: Any, images: jax.Array, prior: air.Prior) -> jax.Array:
+    """The objective of the networks alone."""
+    return air.objective(params[0], images, partial(stopping, len(images)), prior)
+
+
 def objectives(objects: int) -> dict[str, Callable]:
     """By the name of the estimator."""
     last = objects - 1
@@ -118,6 +140,7 @@ def objectives(objects: int) -> dict[str, Callable]:
         "hybrid": ppl.with_estimators(plain, hybrid),
         "REINFORCE": plain,
         "REINFORCE + baseline": reinforce_with_baseline,
+        "REINFORCE + stopping": reinforce_stopping,
     }
 
 

@@ -14,7 +14,8 @@ def control_variate(address: str, value: Any) -> None:
 
     To be called inside an objective, anywhere. The estimate gets one more cost, -value·(w - 1),
     with w the site's weight. Its mean is zero, so neither the value nor the gradient's mean
-    changes; the variance is least where `value` is close to the cost that multiplies the score. No
+    changes; the variance is least where `value` is close to the cost that multiplies the score,
+    which is one of the whole objective: in a mean over B lanes, each lane's is divided by B. No
     derivative passes `value`.
 
     **Arguments**

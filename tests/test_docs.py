@@ -34,3 +34,11 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_blocks_keep_their_line_numbers():
     page = "# Title\n\n```python\na = 1\n```\n\ntext\n\n```text\n1\n```\n\n```python\nb = 2\n```\n"
     assert [code.splitlines().index(code.strip()) + 1 for code in python_blocks(page)] == [4, 14]
+
+
+@pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_hold_nothing_of_a_machine(notebook: Path):
+    """`python tests/run_notebooks.py --keep` writes them so."""
+    text = notebook.read_text()
+    assert not re.findall(r"(?<![\w.])/[\w./-]+\.py\b", text)
+    assert '"name": "stderr"' not in text

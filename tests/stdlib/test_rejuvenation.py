@@ -9,7 +9,7 @@ from jax import lax
 
 import ppl
 from ppl import errors, sample
-from stdlib.inference import HMC, MALA, SMC, ParticleGibbs, RandomWalk, chain
+from stdlib.inference import HMC, MALA, NUTS, SMC, ParticleGibbs, RandomWalk, chain
 from stdlib.testing import assert_unbiased
 from tests.stdlib.state_spaces import Y, guided, kalman, linear_gaussian
 
@@ -74,6 +74,16 @@ def test_paths_obey_the_law(name):
 
     args = {"a": 0.8, "step": 0.9}
     assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
+
+
+def test_evidence_by_the_no_u_turn_sampler():
+    """Whose moves have no gradient: the value alone."""
+    algorithm = SMC(4, rejuvenation=NUTS(0.6, 3))
+    program = ppl.marginal(lambda: linear_gaussian(0.9), "y", algorithm)
+    estimate = ppl.expectation(lambda: ppl.log_density(program, {"y": Y}))
+    logs = jax.jit(jax.vmap(estimate))(jax.random.split(KEY, 4_000))
+    ratios = np.asarray(jnp.exp(logs - kalman(0.9, Y)), float)
+    assert abs(ratios.mean() - 1.0) < 5 * ratios.std() / 4_000**0.5
 
 
 def test_choices_before_the_loop_stay():

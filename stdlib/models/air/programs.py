@@ -19,6 +19,12 @@ from .transformer import Where, read, write
 DIM = -2.0
 """Added to the logits of decoded pixels, so that glyphs are dark at the start."""
 
+CAUTION = 0.1
+"""What a network says of an object's presence, times this, is the logit.
+
+So it takes many steps of training to be certain. Scores learn nothing of what is never drawn.
+"""
+
 NEVER = -50.0
 """The logit of an object after an absent one; finite, as are its log probabilities."""
 
@@ -88,7 +94,7 @@ def guide(networks: Networks, image: Float[Array, "n n"], prior: Prior = PRIOR) 
     for t in range(sizes.objects):
         state = networks.recurrent(given, jnp.concatenate([z_where, z_what]), state)
         logit, shift, spread = jnp.split(networks.predict(state[0]), [1, 4])
-        present = sample(f"z_pres_{t}", _presence(logit[0], present))
+        present = sample(f"z_pres_{t}", _presence(CAUTION * logit[0], present))
         where = dist.Normal(about.loc + shift, jax.nn.softplus(spread) * about.scale)
         what = partial(_encoded, networks, image)
         z_where, z_what = ppl.mask(partial(_latents, t, where, what), present == 1)()
