@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.core import eval_jaxpr
 
 from ._monomial import (
     ONE,
@@ -37,7 +37,7 @@ def bound(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     pairs = zip(eqn.invars, operands, strict=True)
     named = {atom: x for atom, x in pairs if not hasattr(atom, "val")}
     alone = _empty().replace(eqns=[eqn], invars=list(named), outvars=eqn.outvars)
-    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*named.values())
+    return eval_jaxpr(alone, [], *named.values())
 
 
 def _without_literals(eqn: Any) -> Any:
