@@ -24,11 +24,11 @@ class Family(NamedTuple):
     measure: Callable = exact_measure
 
     @property
-    def shape(self) -> tuple:
-        """Batch and event shape, and whether values are whole numbers, and finitely many."""
+    def kind(self) -> tuple[bool, bool, bool]:
+        """Whether it has a batch, whether its events are vectors, whether its support is finite."""
         made = self.make(self.theta)
         finite = getattr(made, "has_enumerate_support", False)
-        return made.batch_shape, made.event_shape, made.support.is_discrete, finite
+        return bool(made.batch_shape), bool(made.event_shape), finite
 
 
 def gauss_hermite(distribution):
