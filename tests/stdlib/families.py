@@ -24,11 +24,11 @@ class Family(NamedTuple):
     measure: Callable = exact_measure
 
     @property
-    def kind(self) -> tuple[bool, bool, bool]:
-        """Whether it has a batch, whether its events are vectors, whether its support is finite."""
+    def shape(self) -> tuple:
+        """Batch and event shape, and whether values are whole numbers, and finitely many."""
         made = self.make(self.theta)
         finite = getattr(made, "has_enumerate_support", False)
-        return bool(made.batch_shape), bool(made.event_shape), finite
+        return made.batch_shape, made.event_shape, made.support.is_discrete, finite
 
 
 def gauss_hermite(distribution):

@@ -135,8 +135,8 @@ OF_TRACED_SIZE = [
 ]
 """A batch of NumPyro's Binomial keeps its number of trials as an array, which a loop traces."""
 IN_LOOPS = [pair for pair in PAIRS if pair.id not in {other.id for other in OF_TRACED_SIZE}]
-OF_EACH_KIND = list({(type(p.estimator), p.family.kind): p for p in reversed(IN_LOOPS)}.values())
-"""For each estimator, one family of each kind.
+OF_EACH_SHAPE = list({(type(p.estimator), p.family.shape): p for p in reversed(IN_LOOPS)}.values())
+"""For each estimator, one family of each batch and event shape, with and without a finite support.
 
-A loop or a `vmap` sees little more of a pair. `make law` has all of `IN_LOOPS`.
+A loop or a `vmap` sees no more of a pair. `make law` has all of `IN_LOOPS`.
 """

@@ -1,6 +1,6 @@
 """The estimator law in programs: in loops, and every estimator beside every other.
 
-With `LAW=whole` (`make law`) every pair is in loops, else of each estimator a family of each kind.
+With `LAW=whole` (`make law`) every pair is in loops, else of each estimator a family of each shape.
 """
 
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from stdlib.testing import assert_unbiased
 from tests.stdlib.contexts import in_one, lanes, steps
-from tests.stdlib.pairs import IN_LOOPS, OF_EACH_KIND
+from tests.stdlib.pairs import IN_LOOPS, OF_EACH_SHAPE
 from tests.stdlib.representatives import (
     REPRESENTATIVES,
     in_a_row,
@@ -20,7 +20,7 @@ from tests.stdlib.representatives import (
     scaled,
 )
 
-LOOPS = IN_LOOPS if os.environ.get("LAW") == "whole" else OF_EACH_KIND
+LOOPS = IN_LOOPS if os.environ.get("LAW") == "whole" else OF_EACH_SHAPE
 
 
 @pytest.mark.parametrize("pair", LOOPS, ids=lambda pair: pair.id)
@@ -28,7 +28,7 @@ def test_law_in_loops(pair):
     """In a `vmap` under `scale` and `mask`, and in a `scan`."""
     theta = pair.family.theta
     objective, exact, args = in_one({"lanes": (lanes(pair), theta), "steps": (steps(pair), theta)})
-    count = 50_000 if pair.varies else 16
+    count = 100_000 if pair.varies else 16
     key = jax.random.fold_in(pair.key, 1)
     assert_unbiased(objective, args, exact=exact, key=key, num_samples=count, tolerance=1e-4)
 
