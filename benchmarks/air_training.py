@@ -2,9 +2,10 @@
 
 `python -m benchmarks.air_training [ESTIMATOR ...] [--full] [--steps N]`: by default a reduced
 setting (two digits of 8×8 pixels at most on 20×20), a minute for each estimator; with `--full`
-three digits of 16×16 at most on 50×50, 10 to 20 minutes on two cores, whose curves are recorded in
-`air-training.csv` and drawn in `air-training.png`. Accuracy is that of one draw of the count from
-the guide for each of 1,000 scenes that are not trained on.
+three digits of 16×16 at most on 50×50, 10 to 20 minutes on two cores. The curves of the latter,
+unless `--steps` is given, are recorded in `air-training.csv` and drawn in `air-training.png`.
+Accuracy is that of one draw of the count from the guide for each of 1,000 scenes that are not
+trained on.
 
 The prior odds of one more object fall as training goes on, as Eslami et al. (2016) have it: digits
 are found first, and then windows that show nothing are given up.
@@ -273,7 +274,7 @@ def command_line() -> None:
     curves = {}
     for name in given.names or NAMES:
         curves[name] = trained(name, setting, given.steps or setting.steps, given.every)
-        if given.full:
+        if given.full and not given.steps:
             record(name, curves[name])
     print(table(curves, title))
 

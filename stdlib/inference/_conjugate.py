@@ -15,7 +15,14 @@ from ppl.errors import UnsuitableEstimator
 
 from ._degree import BEYOND, Degree, culprits
 from ._filter import merged
-from ._hidden import REMEDY, addresses_of, check_deterministic, check_fixed_supports, listed
+from ._hidden import (
+    REMEDY,
+    addresses_of,
+    check_deterministic,
+    check_fixed_supports,
+    listed,
+    nested,
+)
 from ._integral import Integral, zeros_of
 from ._monomial import ONE, Affine, Base, Constant, Monomial, degree_of, plain
 from ._statistics import evaluate
@@ -120,10 +127,7 @@ class Conjugate(Integral):
 
 def _drawn(address: str, posterior: dist.Distribution) -> dict[str, Any]:
     *scopes, name = ["exact", *address.split("/")]
-    value = ppl.scope(lambda: sample(name, posterior), "/".join(scopes))()
-    for name in reversed(address.split("/")):
-        value = {name: value}
-    return value
+    return nested(address, ppl.scope(lambda: sample(name, posterior), "/".join(scopes))())
 
 
 class Joint(NamedTuple):

@@ -30,6 +30,13 @@ def addresses_of(choices: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def nested(address: str, value: Any) -> dict[str, Any]:
+    """Choices, of which there is one."""
+    for name in reversed(address.split("/")):
+        value = {name: value}
+    return value
+
+
 def listed(target: Target, addresses: list[str]) -> str:
     """Addresses, with what they draw from, and where."""
     nodes = _nodes(target)

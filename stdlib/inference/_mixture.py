@@ -17,7 +17,7 @@ from ppl import Target, sample
 from ppl.errors import TooManyJointStates, UnsuitableEstimator
 
 from ._filter import merged
-from ._hidden import REMEDY
+from ._hidden import REMEDY, nested
 from ._integral import Integral, zeros_of
 from ._weights import taken
 
@@ -76,7 +76,7 @@ def _joint_states(target: Target, addresses: tuple[str, ...]) -> Mapping[str, An
     for address, column in zip(addresses, columns, strict=True):
         struct = _at(target.hidden, address)
         values = jnp.asarray(column.reshape(count, *struct.shape), struct.dtype)
-        states = merged(states, _nested(address, values))
+        states = merged(states, nested(address, values))
     return states
 
 
@@ -101,9 +101,3 @@ def _at(tree: Mapping[str, Any], address: str) -> Any:
     for name in address.split("/"):
         tree = tree[name]
     return tree
-
-
-def _nested(address: str, value: Any) -> Any:
-    for name in reversed(address.split("/")):
-        value = {name: value}
-    return value

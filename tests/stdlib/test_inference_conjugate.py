@@ -15,14 +15,11 @@ from ppl import errors, sample
 from stdlib.inference import Exact, Importance
 from stdlib.objectives import elbo
 from stdlib.testing import assert_unbiased
+from tests.stdlib.evidence import assert_evidence, exactly
 
 KEY = jax.random.key(23)
 COUNTS = jnp.array([1, 0, 3, 2])
 TIMES = jnp.array([0.3, 1.2, 0.8])
-
-
-def exactly(model, x):
-    return lambda t: ppl.log_density(ppl.marginal(model, "x", Exact()), {"x": x}, t)
 
 
 def log_gamma_mass(a, b):
@@ -232,10 +229,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_evidence_and_its_gradient(name):
-    model, by_hand, x = MODELS[name]
-    both = exactly(model, x), lambda t: by_hand(t, x)
-    found, exact = (jax.jit(jax.value_and_grad(f))(0.8) for f in both)
-    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
+    assert_evidence(*MODELS[name], atol=1e-5)
 
 
 def test_loops_with_hidden_choices_outside_and_in_each_step():

@@ -15,6 +15,7 @@ from stdlib.inference import Exact, Importance
 from stdlib.models import linear_regression
 from stdlib.objectives import elbo
 from stdlib.testing import assert_unbiased
+from tests.stdlib.evidence import assert_evidence, exactly
 
 KEY = jax.random.key(11)
 Y = jnp.array([0.3, 1.2, 0.9, -0.1])
@@ -180,16 +181,9 @@ MODELS = {
 }
 
 
-def exactly(model, x):
-    return lambda t: ppl.log_density(ppl.marginal(model, "x", Exact()), {"x": x}, t)
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_evidence_and_its_gradient(name):
-    model, by_hand, x = MODELS[name]
-    both = exactly(model, x), lambda t: by_hand(t, x)
-    found, exact = (jax.jit(jax.value_and_grad(f))(0.8) for f in both)
-    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+    assert_evidence(*MODELS[name], atol=1e-4)
 
 
 def test_second_derivatives_of_evidence():
