@@ -1,17 +1,17 @@
 """The layout holds: layers, who imports whom, file sizes, public names, and a light import."""
 
 import ast
+import functools
 import importlib
 import inspect
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 import ppl
 
@@ -75,6 +75,11 @@ def sources(*packages: str) -> list[Path]:
     return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -95,7 +100,13 @@ def imports(path: Path) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inside)
 
-    return visit(ast.parse(path.read_text()), False)
+    return visit(tree(path), False)
+
+
+def attributes(path: Path) -> Iterator[tuple[str, int]]:
+    """All dotted names of a file, with their lines."""
+    nodes = (node for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute))
+    return ((ast.unparse(node), node.lineno) for node in nodes)
 
 
 def is_fit(path: Path) -> bool:
@@ -106,27 +117,32 @@ def where(path: Path, line: int) -> str:
     return f"{path.relative_to(ROOT)}:{line}"
 
 
-@pytest.mark.parametrize("path", sources("ppl"), ids=module_name)
-def test_ppl_imports_few_third_parties(path):
-    for target, lazy, line in imports(path):
-        allowed = ANYWHERE if not is_fit(path) else IN_FUNCTIONS_OF_FIT if lazy else IN_FIT
-        top = target.split(".")[0]
-        ours = top == "ppl" or top in sys.stdlib_module_names
-        assert ours or top in allowed, f"{where(path, line)} imports {target}"
+def holds(offenders: Iterable[str]) -> None:
+    """Fails with the list of all offenders."""
+    listed = sorted(set(offenders))
+    assert not listed, "\n" + "\n".join(listed)
 
 
-@pytest.mark.parametrize("path", sources("ppl", "stdlib"), ids=module_name)
-def test_jax_internals_are_touched_in_one_file(path):
-    if module_name(path) == "ppl._internals":
-        return
-    used = [(target, line) for target, _, line in imports(path)]
-    used += [
-        (ast.unparse(node), node.lineno)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute)
-    ]
-    for target, line in used:
-        assert not INTERNALS_OF_JAX.match(target), f"{where(path, line)} uses {target}"
+def test_ppl_imports_few_third_parties():
+    def offenders():
+        for path in sources("ppl"):
+            for target, lazy, line in imports(path):
+                allowed = ANYWHERE if not is_fit(path) else IN_FUNCTIONS_OF_FIT if lazy else IN_FIT
+                top = target.split(".")[0]
+                if top != "ppl" and top not in sys.stdlib_module_names and top not in allowed:
+                    yield f"{where(path, line)} imports {target}"
+
+    holds(offenders())
+
+
+def test_jax_internals_are_touched_in_one_file():
+    holds(
+        f"{where(path, line)} uses {target}"
+        for path in sources("ppl", "stdlib")
+        if module_name(path) != "ppl._internals"
+        for target, line in [*((i.target, i.line) for i in imports(path)), *attributes(path)]
+        if INTERNALS_OF_JAX.match(target)
+    )
 
 
 def modules_of_ppl() -> dict[str, Path]:
@@ -138,59 +154,76 @@ def test_layers_list_every_module_once():
     assert sorted(listed) == sorted(modules_of_ppl())
 
 
-@pytest.mark.parametrize(("module", "path"), modules_of_ppl().items(), ids=modules_of_ppl())
-def test_ppl_imports_only_lower_layers(module, path):
+def test_ppl_imports_only_lower_layers():
     level = {module: i for i, layer in enumerate(LAYERS) for module in layer}
-    assert module in level, f"add {module!r} to LAYERS"
-    for target, _, line in imports(path):
-        if target.split(".")[0] != "ppl":
-            continue
-        name = target.removeprefix("ppl").lstrip(".")
-        imported = name if name in modules_of_ppl() else name.rpartition(".")[0]
-        assert imported in level, f"add {imported!r} to LAYERS"
-        assert level[imported] < level[module], f"{where(path, line)} imports {target}"
+    modules = modules_of_ppl()
+
+    def offenders():
+        for module, path in modules.items():
+            for target, _, line in imports(path):
+                if target.split(".")[0] != "ppl":
+                    continue
+                name = target.removeprefix("ppl").lstrip(".")
+                imported = name if name in modules else name.rpartition(".")[0]
+                if level.get(imported, len(LAYERS)) >= level.get(module, -1):
+                    yield f"{where(path, line)} imports {target}"
+
+    holds(offenders())
 
 
-@pytest.mark.parametrize("path", sources("stdlib"), ids=module_name)
-def test_stdlib_uses_the_public_door_of_ppl(path):
+def test_stdlib_uses_the_public_door_of_ppl():
     public = {f"ppl.{name}" for name in ppl.__all__}
     public |= {f"ppl.errors.{name}" for name in ppl.errors.__all__}
-    used = [(target, line) for target, _, line in imports(path) if target.startswith("ppl.")]
-    used += [
-        (f"ppl.{node.attr}", node.lineno)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "ppl"
-    ]
-    for target, line in used:
-        assert target in public, f"{where(path, line)} uses {target}, which is not public"
+
+    def uses(path):
+        yield from ((i.target, i.line) for i in imports(path) if i.target.startswith("ppl."))
+        yield from (
+            (name, line) for name, line in attributes(path) if re.fullmatch(r"ppl\.\w+", name)
+        )
+
+    holds(
+        f"{where(path, line)} uses {target}, which is not public"
+        for path in sources("stdlib")
+        for target, line in uses(path)
+        if target not in public
+    )
 
 
-@pytest.mark.parametrize("path", sources("ppl", "stdlib"), ids=module_name)
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) < MAX_LINES
+def test_files_are_short():
+    lines = {path: len(path.read_text().splitlines()) for path in sources("ppl", "stdlib")}
+    holds(where(path, count) for path, count in lines.items() if count >= MAX_LINES)
 
 
 def exports(path: Path) -> list[str]:
     """The `__all__` of a file, a literal list; empty where there is none."""
-    for node in ast.parse(path.read_text()).body:
+    for node in tree(path).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return ast.literal_eval(node.value)
     return []
 
 
-@pytest.mark.parametrize("path", [*filter(exports, sources("ppl", "stdlib"))], ids=module_name)
-def test_public_names_exist_and_are_documented(path):
-    module = importlib.import_module(module_name(path))
-    assert len(module.__all__) == len(set(module.__all__))
-    for name in module.__all__:
-        thing = getattr(module, name)
-        # the docstring that a class inherits, or that a dataclass makes up, says nothing
-        made_up = inspect.isclass(thing) and (
-            not vars(thing).get("__doc__") or thing.__doc__.startswith(f"{thing.__name__}(")
-        )
-        assert inspect.getdoc(thing) and not made_up, f"{module.__name__}.{name} has no docstring"
+def documented(thing: object) -> bool:
+    """Whether it has a docstring of its own: one that a class inherits, or that a dataclass makes
+    up, says nothing."""
+    own = not inspect.isclass(thing) or (
+        vars(thing).get("__doc__") and not thing.__doc__.startswith(f"{thing.__name__}(")
+    )
+    return bool(inspect.getdoc(thing) and own)
+
+
+def test_public_names_exist_and_are_documented():
+    def offenders():
+        for path in filter(exports, sources("ppl", "stdlib")):
+            module = importlib.import_module(module_name(path))
+            for name, count in Counter(module.__all__).items():
+                if count > 1:
+                    yield f"{module.__name__} lists {name} twice"
+                if not hasattr(module, name):
+                    yield f"{module.__name__} lists {name}, which it lacks"
+                elif not documented(getattr(module, name)):
+                    yield f"{module.__name__}.{name} has no docstring"
+
+    holds(offenders())
 
 
 def words_of(*globs: str) -> set[str]:
@@ -204,22 +237,21 @@ def test_every_public_name_of_ppl_is_tested():
 
 def test_no_dead_definitions():
     """A function or class without underscore is exported, or used somewhere in the code."""
-    trees = {path: ast.parse(path.read_text()) for path in sources("ppl", "stdlib", "benchmarks")}
-    used = {name for path in trees for name in exports(path)}
-    for node in (node for tree in trees.values() for node in ast.walk(tree)):
+    paths = sources("ppl", "stdlib", "benchmarks")
+    used = {name for path in paths for name in exports(path)}
+    for node in (node for path in paths for node in ast.walk(tree(path))):
         if isinstance(node, ast.Name):
             used.add(node.id)
         elif isinstance(node, ast.Attribute):
             used.add(node.attr)
-    dead = [
+    holds(
         f"{where(path, node.lineno)} {node.name}"
-        for path, tree in trees.items()
-        for node in tree.body
+        for path in paths
+        for node in tree(path).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
         and node.name not in used
-    ]
-    assert not dead
+    )
 
 
 def calls_to_import(module: str) -> int:
