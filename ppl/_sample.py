@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ._address import Path, parse
 from ._estimator import Estimator, check_estimator
+from ._foreign import refuse_handlers
 from ._site import Operands, make_call, user_location
 from .errors import ChoiceShapeError, ChoiceTypeError, InvalidDistribution
 
@@ -32,7 +33,8 @@ def sample(
     `jax.vmap` each lane draws independently; in `lax.scan` each step draws afresh.
 
     **Raises** `SampleOutsideTransformation` where nothing gives the program a meaning,
-    `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`.
+    `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`;
+    `ForeignStatement` under a handler of NumPyro.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -45,6 +47,7 @@ def sample(
     ```
     """
     path, where = parse(address), user_location()
+    refuse_handlers(f"sample({address!r})")
     out = _draw_struct(distribution, address, where)
     if obs is not None:
         obs = coerce(obs, out, path, where, "The observation")

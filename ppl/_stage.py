@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ._foreign import no_foreign_statements, refuse_handlers
 from ._site import merge, partition
 
 
@@ -36,7 +37,9 @@ def stage(program: Callable, *args: Any, **kwargs: Any) -> Staged:
         shape[:] = [static, treedef]
         return leaves
 
-    closed = jax.make_jaxpr(thunk)()
+    refuse_handlers(f"program {program_name(program)!r}", program)
+    with no_foreign_statements():
+        closed = jax.make_jaxpr(thunk)()
     static, treedef = shape
     return Staged(
         closed.jaxpr,

@@ -10,6 +10,7 @@ __all__ = [
     "DiscontinuousObjective",
     "DuplicateAddress",
     "FactorShapeError",
+    "ForeignStatement",
     "InvalidAddress",
     "InvalidControlVariate",
     "InvalidData",
@@ -46,6 +47,10 @@ class ProgramError(Exception):
 
 class SampleOutsideTransformation(ProgramError):
     """A `sample` statement ran with no transformation to give it meaning."""
+
+
+class ForeignStatement(ProgramError, TypeError):
+    """A statement or a handler of NumPyro in or around a program, where it has no effect."""
 
 
 class InvalidAddress(ProgramError, ValueError):

@@ -23,7 +23,7 @@ LAYERS = [
     ["errors"],
     ["_address", "_internals", "_state"],
     ["_dataflow", "_run", "_site"],
-    ["_sampler"],
+    ["_foreign", "_sampler"],
     ["_estimator"],
     ["_control_variate", "_feed", "_graph", "_sample", "_stage"],
     ["_choices", "_compound", "_record", "_show"],

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax
@@ -74,6 +75,8 @@ STATEMENTS = [
      ["Unregistered", "'x'", "SITE", "not a pytree", "equinox.Module"]),
     (run(lambda: sample("x", TwoValues())), e.InvalidDistribution,
      ["TwoValues", "'x'", "SITE", "one array"]),
+    (run(lambda: numpyro.sample("x", NORMAL)), e.ForeignStatement,
+     ["numpyro.sample('x', ...)", "SITE", "ppl.sample('x', distribution)"]),
 ]  # fmt: skip
 
 
