@@ -18,7 +18,8 @@ from ._state_space import StateSpace, state_space
 from ._trace import Trace, log_density, simulate, within_support
 
 if TYPE_CHECKING:
-    from ._fit import FitResult, fit
+    from ._fit.fit import fit
+    from ._fit.result import FitResult
 
 __all__ = [
     "Algorithm",
@@ -58,12 +59,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the training loop, and with it Optax, where it is first asked for."""
+    """Loads what takes long to import (Optax, package metadata) where it is first asked for."""
     if name in ("fit", "FitResult"):
         from . import _fit
 
         globals().update(fit=_fit.fit, FitResult=_fit.FitResult)
         return globals()[name]
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("programmable-vi")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

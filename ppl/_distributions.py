@@ -14,12 +14,15 @@ from ._feed import Choices
 from ._graph import nodes
 from ._record import Record, check_duplicates
 from ._site import Call, Operands, merge, partition
-from ._stage import stage
+from ._stage import P, stage
 from ._walker import placed_sites, walk
 
 
 def distributions(
-    program: Callable, choices: Mapping[str, Any], *args: Any, **kwargs: Any
+    program: Callable[P, Any],
+    choices: Mapping[str, Any],
+    *args: P.args,
+    **kwargs: P.kwargs,
 ) -> dict[str, Any]:
     """The distributions of a program's unobserved sites, at given choices.
 

@@ -14,13 +14,15 @@ from ._feed import Nothing, Placed
 from ._record import Record, check_duplicates
 from ._run import run
 from ._site import Site, user_location
-from ._stage import Staged, stage
+from ._stage import P, Staged, stage
 from ._trace import log_density
 from ._walker import placed_sites, walk
 from .errors import ObservedMarginal, UnknownAddress
 
 
-def marginal(program: Callable, keep: str | Sequence[str], algorithm: Algorithm) -> Callable:
+def marginal(
+    program: Callable[P, Any], keep: str | Sequence[str], algorithm: Algorithm
+) -> Callable[P, dict[str, Any]]:
     """The program over some of its choices alone: the others are integrated out.
 
     Estimand of its density: p(x) = ∫ p(x, u) du, over the hidden choices u of the program, at
@@ -59,7 +61,7 @@ def marginal(program: Callable, keep: str | Sequence[str], algorithm: Algorithm)
     addresses = [keep] if isinstance(keep, str) else list(keep)
 
     @functools.wraps(program, updated=())
-    def marginalized(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    def marginalized(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         where, staged = user_location(), stage(program, *args, **kwargs)
         places = _free_sites(staged)
         kept = _kept(addresses, places, staged.name)
@@ -90,7 +92,9 @@ def marginal(program: Callable, keep: str | Sequence[str], algorithm: Algorithm)
     return marginalized
 
 
-def normalize(program: Callable, observed: Mapping[str, Any], algorithm: Algorithm) -> Callable:
+def normalize(
+    program: Callable[P, Any], observed: Mapping[str, Any], algorithm: Algorithm
+) -> Callable[P, dict[str, Any]]:
     """The posterior of a program given some of its choices, as a program.
 
     It draws the other choices by the algorithm, and its density is that of what the algorithm
@@ -123,7 +127,7 @@ def normalize(program: Callable, observed: Mapping[str, Any], algorithm: Algorit
     """
 
     @functools.wraps(program, updated=())
-    def normalized(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    def normalized(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         where, staged = user_location(), stage(program, *args, **kwargs)
         places = _free_sites(staged)
         given = checked_choices(

@@ -14,12 +14,12 @@ from ._estimator import Estimator, check_estimator, default_estimator
 from ._feed import Choices, Feed, Nothing, Prefix
 from ._record import Record, check_duplicates
 from ._run import run
-from ._stage import stage
+from ._stage import P, T, stage
 from ._walker import estimable_sites, everywhere, placed_sites, rewritten
 from .errors import UnmatchedPattern
 
 
-def _each(program: Callable, rewrite: Callable[[Any], Any]) -> Callable:
+def _each(program: Callable[P, T], rewrite: Callable[[Any], Any]) -> Callable[P, T]:
     def meaning(call, feed):
         return rewrite(call).bind(), Record()
 
@@ -35,7 +35,7 @@ def _given(choices: Mapping[str, Any]) -> Callable[[Any, str], Feed]:
     return feed
 
 
-def condition(program: Callable, choices: Mapping[str, Any]) -> Callable:
+def condition(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P, T]:
     """The program with some sites observed: they return the choices and count as likelihood.
 
     `choices` is a nested dict from address to value; sites in `vmap` and `scan` take stacked
@@ -64,7 +64,7 @@ def condition(program: Callable, choices: Mapping[str, Any]) -> Callable:
     return rewritten(program, meaning, _given(choices))
 
 
-def intervene(program: Callable, choices: Mapping[str, Any]) -> Callable:
+def intervene(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P, T]:
     """The program with some sites replaced by constants: the `do` operator.
 
     The replaced sites are no longer sites: they have no density and no address. What follows them
@@ -92,7 +92,7 @@ def intervene(program: Callable, choices: Mapping[str, Any]) -> Callable:
     return rewritten(program, meaning, _given(choices))
 
 
-def scale(program: Callable, factor: Any) -> Callable:
+def scale(program: Callable[P, T], factor: Any) -> Callable[P, T]:
     """The program with its log density multiplied by `factor` (as for subsampled data).
 
     `factor` is a scalar, or broadcasts against the sites' batches. How the sites are drawn and how
@@ -110,7 +110,7 @@ def scale(program: Callable, factor: Any) -> Callable:
     return _each(program, lambda call: call.appended("scales", factor))
 
 
-def mask(program: Callable, flag: Any) -> Callable:
+def mask(program: Callable[P, T], flag: Any) -> Callable[P, T]:
     """The program with the log density of its sites counted only where `flag` is true.
 
     `flag` is a boolean, or a boolean array that broadcasts against the sites' batches. Masked
@@ -128,7 +128,7 @@ def mask(program: Callable, flag: Any) -> Callable:
     return _each(program, lambda call: call.appended("masks", flag))
 
 
-def frozen(program: Callable) -> Callable:
+def frozen(program: Callable[P, T]) -> Callable[P, T]:
     """The program with everything that it reads cut off from derivatives.
 
     Its arguments and what it closes over count as constants, choices given to `log_density` do not:
@@ -147,7 +147,7 @@ def frozen(program: Callable) -> Callable:
     """
 
     @functools.wraps(program, updated=())
-    def constant(*args: Any, **kwargs: Any) -> Any:
+    def constant(*args: P.args, **kwargs: P.kwargs) -> T:
         jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
         consts = [lax.stop_gradient(const) for const in consts]
         return rebuild(run(jaxpr, consts))
@@ -155,7 +155,7 @@ def frozen(program: Callable) -> Callable:
     return constant
 
 
-def scope(program: Callable, prefix: str) -> Callable:
+def scope(program: Callable[P, T], prefix: str) -> Callable[P, T]:
     """The program with its addresses put under `prefix`, so that it can be called twice.
 
     ```python
@@ -174,7 +174,7 @@ def scope(program: Callable, prefix: str) -> Callable:
     return rewritten(program, meaning, lambda jaxpr, name: Prefix(path))
 
 
-def with_estimators(program: Callable, estimators: Mapping[str, Any]) -> Callable:
+def with_estimators(program: Callable[P, T], estimators: Mapping[str, Any]) -> Callable[P, T]:
     """The same program with other gradient estimators; its text is not touched.
 
     `estimators` maps addresses, or globs such as `"layer/*"`, to estimators; where several match,

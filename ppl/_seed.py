@@ -1,7 +1,7 @@
 """`seed`: plain forward sampling."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from ._compound import Compound
 from ._feed import Keys
 from ._record import Record
-from ._stage import keyed, stage
+from ._stage import P, T, keyed, stage
 from ._walker import walk
 from .errors import InvalidKey
 
 
-def seed(program: Callable) -> Callable:
+def seed(program: Callable[P, T]) -> Callable[Concatenate[Any, P], T]:
     """Runs a program forward: `(key, *args) -> the program's output`.
 
     Each site draws from its distribution; observed sites return their data. Estimators play no
@@ -38,7 +38,7 @@ def seed(program: Callable) -> Callable:
     """
 
     @keyed(program)
-    def seeded(key: Any, *args: Any, **kwargs: Any) -> Any:
+    def seeded(key: Any, *args: P.args, **kwargs: P.kwargs) -> T:
         key = checked_key(key, "ppl.seed(program)")
         jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
         outs, _ = walk(jaxpr, consts, [], _draw, Keys(key))

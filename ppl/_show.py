@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ._address import render
 from ._graph import Node, nodes
-from ._stage import stage
+from ._stage import P, stage
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 128, 44, 24, 44
 
@@ -36,7 +36,7 @@ class Listing:
         return _svg(self.sites)
 
 
-def show(program: Callable, *args: Any, **kwargs: Any) -> Listing:
+def show(program: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Listing:
     """The program's sites and its traced IR: a jaxpr with `sample` equations.
 
     Printed, it is a table of the sites (what each draws from, its shape, the loops and lanes around

@@ -2,12 +2,16 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 
 from ._foreign import no_foreign_statements, refuse_handlers
 from ._site import merge, partition
+
+P = ParamSpec("P")
+"""The arguments of a program, and `T` what it returns: transformations keep them."""
+T = TypeVar("T")
 
 
 class Staged(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from . import _internals as internals
 from ._run import run
-from ._stage import stage
+from ._stage import P, stage
 from ._walker import placed_sites
 from .errors import UnsupportedControlFlow
 
@@ -37,7 +37,7 @@ class StateSpace(NamedTuple):
     length: int
 
 
-def state_space(program: Callable, *args: Any, **kwargs: Any) -> StateSpace:
+def state_space(program: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> StateSpace:
     """The program taken apart at its loop, to be run step by step (by a particle filter, say).
 
     The sites must stand in one `lax.scan`, or before it. **Raises** `UnsupportedControlFlow`.

@@ -1,7 +1,7 @@
 """`simulate` and `log_density`: running a program, and scoring it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax
@@ -12,11 +12,11 @@ from ._choices import checked_choices
 from ._compound import Compound
 from ._feed import Choices, Nothing
 from ._record import Record, check_duplicates
-from ._stage import stage
+from ._stage import P, T, stage
 from ._walker import placed_sites, walk
 
 
-class Trace(eqx.Module):
+class Trace(eqx.Module, Generic[T]):
     """One run of a program.
 
     - `choices`: nested dict from address to the value of each unobserved site; sites in `vmap` and
@@ -31,11 +31,11 @@ class Trace(eqx.Module):
     choices: dict[str, Any]
     log_density: jax.Array
     log_likelihood: jax.Array
-    value: Any
+    value: T
     valid: dict[str, Any]
 
 
-def simulate(program: Callable, *args: Any, **kwargs: Any) -> Trace:
+def simulate(program: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Trace[T]:
     """Runs a program and keeps what happened; its sites are still random.
 
     Called inside another program (an objective), the sites become sites of that program, and
@@ -93,7 +93,10 @@ def _simulate_compound(call: Compound) -> tuple[list, Record]:
 
 
 def log_density(
-    program: Callable, choices: Mapping[str, Any], *args: Any, **kwargs: Any
+    program: Callable[P, Any],
+    choices: Mapping[str, Any],
+    *args: P.args,
+    **kwargs: P.kwargs,
 ) -> jax.Array:
     """The joint log density of a program at given choices, its observed sites included.
 
@@ -141,7 +144,10 @@ def _log(total: Any) -> jax.Array:
 
 
 def within_support(
-    program: Callable, choices: Mapping[str, Any], *args: Any, **kwargs: Any
+    program: Callable[P, Any],
+    choices: Mapping[str, Any],
+    *args: P.args,
+    **kwargs: P.kwargs,
 ) -> jax.Array:
     """Whether every choice lies in the support of its distribution, where that says which it is.
 

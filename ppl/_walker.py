@@ -20,7 +20,7 @@ from ._feed import Feed, Nothing, Placed, Prefix
 from ._record import Record, aligned, joined
 from ._run import run
 from ._site import read_call
-from ._stage import Staged, stage
+from ._stage import P, Staged, T, stage
 from .errors import CustomRuleIgnored, UnsupportedControlFlow
 
 Meaning = Callable[[Any, Any], tuple[Any, Record]]
@@ -48,11 +48,13 @@ def walk(
     return outs, joined(records)
 
 
-def rewritten(program: Callable, meaning: Meaning, feed: Callable[[Any, str], Feed]) -> Callable:
+def rewritten(
+    program: Callable[P, T], meaning: Meaning, feed: Callable[[Any, str], Feed]
+) -> Callable[P, T]:
     """The program with its sites as a meaning emits them again; `feed` is made of its jaxpr."""
 
     @functools.wraps(program, updated=())
-    def again(*args: Any, **kwargs: Any) -> Any:
+    def again(*args: P.args, **kwargs: P.kwargs) -> T:
         jaxpr, consts, rebuild, name = stage(program, *args, **kwargs)
         return rebuild(walk(jaxpr, consts, [], meaning, feed(jaxpr, name))[0])
 

@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 
 from .._feed import Keys
 from .._seed import checked_key
-from .._stage import keyed, program_name, stage
+from .._stage import P, keyed, program_name, stage
 from .._walker import expanded
 from ..errors import NonScalarObjective
 from .context import Context, MixedSteps
@@ -19,6 +19,20 @@ from .evaluate import evaluate
 from .log_sum import drawn_total, log_sum
 from .scan import too_long
 from .terms import Term, collapse, forgotten, terms_of
+
+Aux = TypeVar("Aux")
+
+
+@overload
+def expectation(
+    objective: Callable[P, Any], *, has_aux: Literal[False] = False, allow_biased: bool = False
+) -> Callable[Concatenate[Any, P], jax.Array]: ...
+
+
+@overload
+def expectation(
+    objective: Callable[P, tuple[Any, Aux]], *, has_aux: Literal[True], allow_biased: bool = False
+) -> Callable[Concatenate[Any, P], tuple[jax.Array, Aux]]: ...
 
 
 def expectation(
@@ -91,7 +105,7 @@ def estimator(
     return estimate
 
 
-def log_expectation(objective: Callable, *, draw: Any = None) -> Callable:
+def log_expectation(objective: Callable[P, Any], *, draw: Any = None) -> Callable[P, jax.Array]:
     """The logarithm of an expectation, exactly: `(*args) -> log E[exp(objective(*args))]`.
 
     Estimand: log E[exp f] over all the choices of the program, which are summed out: each site must
@@ -135,7 +149,7 @@ def log_expectation(objective: Callable, *, draw: Any = None) -> Callable:
         sum_up = functools.partial(log_sum, total=drawn_total(key))
 
     @functools.wraps(objective, updated=())
-    def total(*args: Any, **kwargs: Any) -> jax.Array:
+    def total(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         program = functools.partial(_with_scalar, objective, False)
         jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))
         value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, sum_up, exactly=True)

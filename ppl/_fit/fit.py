@@ -19,14 +19,14 @@ from .minibatches import checked_data
 from .nonfinite import nonfinite_update
 from .parameters import as_arrays, split_parameters, strong
 from .progress import progress_bar
-from .result import FitResult
+from .result import FitResult, Params
 from .sameness import Same, parts
 from .step import TrainState, Update
 
 
 def fit(
     objective: Callable,
-    params: Any,
+    params: Params,
     optimizer: optax.GradientTransformation,
     *,
     key: Any,
@@ -39,8 +39,8 @@ def fit(
     on_nonfinite: Literal["raise", "skip", "stop"] = "raise",
     progress: bool = True,
     allow_biased: bool = False,
-    resume: FitResult | None = None,
-) -> FitResult:
+    resume: FitResult[Params] | None = None,
+) -> FitResult[Params]:
     """Trains parameters to maximise the expectation of an objective by stochastic gradients.
 
     Each step averages `num_samples` independent estimates by `ppl.expectation(objective)` and makes

@@ -1,7 +1,7 @@
 """What training gives back."""
 
 import math
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import numpy as np
@@ -9,10 +9,12 @@ from jax.core import Tracer
 
 from ..errors import MissingDependency
 
+Params = TypeVar("Params")
+
 RAW = 5000  # steps of which a plot shows each
 
 
-class FitResult(eqx.Module):
+class FitResult(eqx.Module, Generic[Params]):
     """Trained parameters and how they came about; a pytree.
 
     - `params`: the parameters, of the structure that was given. Frozen leaves are the very objects
@@ -38,7 +40,7 @@ class FitResult(eqx.Module):
     ```
     """
 
-    params: Any
+    params: Params
     history: dict[str, Any]
     opt_state: Any
     steps: Any
