@@ -48,8 +48,9 @@ lint: setup ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: setup ## pyright on ppl and stdlib
+types: setup ## pyright on ppl and stdlib; what it and mypy reveal in a user's file
 	$(BIN)/pyright
+	$(PYTEST) -q tests/types
 
 architecture: setup ## layers, imports, file sizes, public names
 	$(TEST_ENV) $(PYTEST) -q tests/test_architecture.py

@@ -1,6 +1,6 @@
 """Writes docs/reference.md from docstrings, and every page of docs/ as HTML to docs/_build/.
 
-Fails if a public name has no docstring.
+Headings get the anchors that links in Markdown name. Fails if a public name has no docstring.
 """
 
 import importlib
@@ -97,10 +97,11 @@ def reference() -> tuple[str, list[str]]:
 
 
 def render(pages: list[Path], folder: Path) -> None:
-    """The pages as HTML, each linking to all."""
+    """The pages as HTML, each linking to all, with an anchor at each heading."""
     from markdown_it import MarkdownIt
+    from mdit_py_plugins.anchors import anchors_plugin
 
-    markdown = MarkdownIt("commonmark").enable("table")
+    markdown = MarkdownIt("commonmark").enable("table").use(anchors_plugin, max_level=4)
     folder.mkdir(exist_ok=True)
     links = " · ".join(f'<a href="{page.stem}.html">{page.stem}</a>' for page in pages)
     for page in pages:

@@ -1,8 +1,13 @@
-"""Every Python block of README.md and docs/*.md runs, a file's blocks in order in one namespace."""
+"""Every Python block of README.md and docs/*.md runs, a file's blocks in order in one namespace.
 
+And every link between the pages, as Markdown and as HTML, has its target.
+"""
+
+import importlib.util
 import linecache
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -42,3 +47,57 @@ def test_notebooks_hold_nothing_of_a_machine(notebook: Path):
     text = notebook.read_text()
     assert not re.findall(r"(?<![\w.])/[\w./-]+\.py\b", text)
     assert '"name": "stderr"' not in text
+
+
+class Page(HTMLParser):
+    """The targets that a page of HTML links to or shows, and the anchors that it has."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]):
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            if name == "id" and value:
+                self.anchors.add(value)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> dict[Path, Page]:
+    """README and docs, the reference included, as `make docs` renders them."""
+    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    folder = tmp_path_factory.mktemp("docs")
+    text, missing = build.reference()
+    assert not missing
+    (folder / "reference.md").write_text(text)
+    build.render([folder / "reference.md", *PAGES], folder / "html")
+    return {path: Page(path) for path in (folder / "html").glob("*.html")}
+
+
+def test_every_internal_link_has_its_target(built):
+    dead = []
+    for path, page in built.items():
+        home = ROOT if path.stem == "README" else ROOT / "docs"
+        for link in page.links:
+            target, _, anchor = link.partition("#")
+            if "://" in target:
+                continue
+            other = path.parent / target if target else path
+            if other in built:
+                found = not anchor or anchor in built[other].anchors
+            else:
+                found = (home / target).exists() and not anchor
+            if not found:
+                dead.append(f"{path.stem}: {link}")
+    assert not dead
+
+
+def test_links_of_anchors_are_followed(built):
+    """At least those that the pages have now: the test above is not passed by finding none."""
+    assert sum("#" in link for page in built.values() for link in page.links) >= 7
