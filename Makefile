@@ -17,7 +17,7 @@ TEST_ENV := JAX_PLATFORMS=cpu MPLBACKEND=Agg \
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	XLA_FLAGS=--xla_cpu_multi_thread_eigen=false OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup demo test law check lint types architecture doctests notebooks docs bench bench-pldi matrix lock
+.PHONY: help setup demo test law fuzz check lint types architecture doctests notebooks docs bench bench-pldi matrix lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ test: setup ## all tests, doctests and documentation examples, in parallel
 
 law: setup ## the estimator law for all pairs of estimator and family in loops too
 	LAW=whole $(TEST_ENV) $(PYTEST) $(PARALLEL) tests/stdlib/test_estimator_law_in_programs.py
+
+N ?= 1000
+SEED ?= 0
+fuzz: setup ## N random programs of the sequence SEED against their exact expectations
+	$(TEST_ENV) JAX_ENABLE_COMPILATION_CACHE=false $(BIN)/python -m tests.random_programs -n $(N) --seed $(SEED) --shrink
 
 check: lint types architecture doctests notebooks ## everything but the tests
 

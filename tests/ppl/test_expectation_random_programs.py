@@ -1,120 +1,89 @@
-"""Random objectives of three linked discrete sites, against the sum over all their values.
-
-The expressions mix what the linear tail keeps apart (sums, products with constants, reductions,
-casts, broadcasts) with what it must not (products of random values, integer casts, selections).
-"""
-
-import itertools
+"""Random programs, against the sum over all values of their sites (`make fuzz` judges more)."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 
 import ppl
 from ppl import sample
-from stdlib.estimators import Enumerate, ScoreFunction
-from stdlib.testing import assert_unbiased
+from stdlib.estimators import Enumerate
+from tests.random_programs import oracle
+from tests.random_programs.generate import program
+from tests.random_programs.judge import REFUSED, RIGHT, WRONG, judge
+from tests.random_programs.shrink import shrunk
+from tests.random_programs.syntax import Block, Body, Draw, Let, Program, Type, every
+from tests.random_programs.text import text
 
-SITES, VALUES = 3, 3
-UNARY = {
-    "negate": lambda x: -x,
-    "halve": lambda x: x / 2.0,
-    "sine": jnp.sin,
-    "truncate": lambda x: x.astype(int).astype(float),
-    "select": lambda x: jnp.where(x > 0.5, x, 0.25),
-    "stack and sum": lambda x: jnp.sum(jnp.stack([x, 0.5 * x]) - 0.1),
-    "row times constant": lambda x: jnp.sum(x * jnp.array([0.3, -0.7])),
-    "jit": jax.jit(lambda x: 1.5 * x + 0.2),
-    "checkpoint": jax.checkpoint(lambda x: x - 0.3),
-    "scan": lambda x: jax.lax.scan(lambda c, t: (c + t * x, None), 0.0 * x, jnp.arange(3.0))[0],
-}
-BINARY = {
-    "add": jnp.add,
-    "subtract": jnp.subtract,
-    "multiply": jnp.multiply,
-    "maximum": jnp.maximum,
-    "dot": lambda x, y: jnp.dot(jnp.stack([x, y]), jnp.stack([y, 1.0 + 0.0 * x])),
-    "logsumexp": lambda x, y: jax.nn.logsumexp(jnp.stack([x, y])),
-}
+SEEDS = range(20)
 
 
-def hurried(fn):
-    """`jax.jit`, compiled in a hurry."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_programs_are_right_or_refused(seed):
+    found = program(seed)
+    verdict = judge(found, forward=bool(seed % 2))
+    assert verdict.outcome in (RIGHT, REFUSED), f"{text(found)}\n{verdict}"
 
 
-def random_expression(rng, depth):
-    """A function of the list of site values and of theta, and its text."""
-    if depth == 0:
-        i = int(rng.integers(SITES + 1))
-        return (lambda z, theta: z[i] if i < SITES else theta[0]), f"z{i}"
-    if rng.random() < 0.4:
-        name = str(rng.choice(list(UNARY)))
-        inner, text = random_expression(rng, depth - 1)
-        return (lambda z, theta: UNARY[name](inner(z, theta))), f"{name}({text})"
-    name = str(rng.choice(list(BINARY)))
-    (left, a), (right, b) = (random_expression(rng, depth - 1) for _ in range(2))
-    return (lambda z, theta: BINARY[name](left(z, theta), right(z, theta))), f"{name}({a}, {b})"
+def test_programs_are_those_of_their_seed_and_have_every_form():
+    assert text(program(5)) == text(program(5))
+    statements = [s for seed in range(200) for s in every(program(seed).body)]
+    kinds = {s.kind for s in statements if isinstance(s, Block)}
+    assert kinds >= {"scan", "fori", "map", "vmap", "cond", "switch", "while", "simulate", "bound"}
+    assert {s.estimator for s in statements if isinstance(s, Draw)} >= {
+        *("Enumerate()", "Split()", "Signed()", "ScoreFunction()", "LeaveOneOut(2)", "DisArm()"),
+        *("Arm()", "MeasureValued()", "StochasticTriple()", "WithoutReplacement(2)"),
+        *("Rebar(0.6, 0.8)", "Relax(guess, 0.4)", ""),
+    }
 
 
-def logits(i, before, theta):
-    """Of site i, given the values before it."""
-    tilt = sum(before) if before else 0.0
-    return jnp.stack([theta[i], 0.3 * tilt, -0.4 * theta[0] * tilt])
+def coin_program(*after, estimator="Enumerate()"):
+    """Draws b with the probability θ[0]; returns what the last of `after` gives, or 2 b."""
+    number = Let("p", Type(), "element", ("theta",), (0,))
+    draw = Draw("b", Type((), 2), "b", "coin", ("p",), estimator)
+    double = Let("x", Type(), "real", ("b",), (2.0,))
+    statements = (number, draw, double, *after)
+    return Program(Body(("theta",), statements, (statements[-1].out,)), (0.3,))
 
 
-def objective(expression, estimators):
-    def run(theta):
-        z = []
-        for i, estimator in enumerate(estimators):
-            site = dist.Categorical(logits=logits(i, z, theta))
-            z.append(0.7 * sample(f"z{i}", site, estimator))
-        return expression(z, theta)
-
-    return run
-
-
-def exact(expression):
-    def run(theta):
-        total = 0.0
-        for states in itertools.product(range(VALUES), repeat=SITES):
-            z, chance = [], 1.0
-            for i, state in enumerate(states):
-                chance *= jax.nn.softmax(logits(i, z, theta))[state]
-                z.append(0.7 * state * jnp.ones(()))
-            total += chance * expression(z, theta)
-        return total
-
-    return run
+def test_oracle_agrees_with_sums_by_hand():
+    answer = oracle.exact(coin_program(Let("y", Type(), "square", ("x",))))
+    np.testing.assert_allclose([answer.value, *answer.gradient], [1.2, 4.0])
+    body = Body(("c", "i"), coin_program().body.statements[1:], ("x",))
+    loop = Block("fori", ("l",), (Type(),), (body,), ("x",), (3,))
+    read = coin_program(loop, Let("y", Type(), "multiply", ("l", "x")))
+    answer = oracle.exact(read)
+    np.testing.assert_allclose([answer.value, *answer.gradient], [4 * 0.09, 8 * 0.3])
 
 
-THETA = jnp.array([0.4, -0.3, 0.6])
+@pytest.mark.parametrize("forward", [False, True])
+@pytest.mark.parametrize("estimator", ["Enumerate()", "ScoreFunction()"])
+def test_judge_sees_a_wrong_gradient(monkeypatch, estimator, forward):
+    found = coin_program(estimator=estimator)
+    assert judge(found, forward).outcome == RIGHT
+    right = oracle.exact(found)
+    wrong = right._replace(gradient=right.gradient + 0.3)
+    monkeypatch.setattr(oracle, "exact", lambda program: wrong)
+    assert judge(found, forward).outcome == WRONG
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_enumerated_programs_are_exact(seed):
-    expression, text = random_expression(np.random.default_rng(seed), depth=3)
-    estimate = ppl.expectation(objective(expression, [Enumerate()] * SITES))
-    found = hurried(jax.value_and_grad(estimate, argnums=1))(jax.random.key(0), THETA)
-    wanted = hurried(jax.value_and_grad(exact(expression)))(THETA)
-    for a, b in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5, err_msg=text)
+def test_judge_tells_errors_by_name():
+    unsuited = coin_program(Draw("c", Type(), "c", "normal", ("p",), "Enumerate()"))
+    assert judge(unsuited).name == "refused UnsuitableEstimator"
+    broken = coin_program(Let("y", Type(), "element", ("p",), (0,)))
+    assert judge(broken).name == "internal error IndexError"
 
 
-@pytest.mark.parametrize("seed", range(20, 23))
-def test_scored_and_mixed_programs_are_unbiased(seed):
-    rng = np.random.default_rng(seed)
-    expression, _ = random_expression(rng, depth=3)
-    estimators = [Enumerate() if rng.random() < 0.4 else ScoreFunction() for _ in range(SITES)]
-    assert_unbiased(
-        objective(expression, estimators),
-        THETA,
-        exact=exact(expression),
-        key=jax.random.key(seed),
-        num_samples=20_000,
-    )
+def test_shrinking_keeps_what_matters():
+    found = next(p for p in map(program, range(100)) if has_switch(p.body))
+    small = shrunk(found, lambda tried: has_switch(tried.body))
+    assert has_switch(small.body)
+    assert len(list(every(small.body))) < len(list(every(found.body))) / 2
+    oracle.exact(small)
+
+
+def has_switch(body):
+    return any(isinstance(s, Block) and s.kind == "switch" for s in every(body))
 
 
 def test_equations_without_outputs_are_run():

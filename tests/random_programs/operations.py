@@ -1,0 +1,324 @@
+"""Operations: their text in JAX, and what they do in NumPy.
+
+In NumPy an array has one more dimension, the last: the joint states of all the choices. Reals are
+complex numbers there, of which the imaginary part carries a derivative.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .syntax import Type
+
+
+class Operation(NamedTuple):
+    """`text` has `{0}`, `{1}` for the arguments and `{s[0]}` for constants.
+
+    `result` is a type, from the types and the constants, or None where the operation is not for
+    them; `static` draws constants. A `rough` one jumps or has a kink.
+    """
+
+    text: str
+    run: Callable
+    result: Callable[..., Type | None]
+    static: Callable[..., tuple] = lambda rng, *types: ()
+    rough: bool = False
+
+    @property
+    def arity(self) -> int:
+        """How many arguments it has."""
+        return next(n for n in range(4) if f"{{{n}}}" not in self.text)
+
+
+def same(x: Type, *static: Any) -> Type | None:
+    """Elementwise, of reals."""
+    return x if x.real else None
+
+
+def broadcast(x: Type, y: Type) -> Type | None:
+    """Elementwise, of two real arrays of one shape, or one of them a scalar."""
+    if not (x.real and y.real) or (x.shape != y.shape and x.shape and y.shape):
+        return None
+    return Type(x.shape or y.shape)
+
+
+def selected(z: Type, x: Type, y: Type, *static: Any) -> Type | None:
+    """By integers of the same shape, or by one."""
+    both = broadcast(x, y)
+    return both if both and not z.real and z.shape in ((), both.shape) else None
+
+
+def integers(z: Type, *static: Any) -> Type | None:
+    """Elementwise, of integers."""
+    return None if z.real else z
+
+
+def vector(x: Type, new: int | None = None, least: int = 0) -> Type | None:
+    """Along the first dimension, of anything; `new` is its length."""
+    if not x.shape or x.shape[0] < least:
+        return None
+    return x if new is None else x._replace(shape=(new, *x.shape[1:]))
+
+
+def inner(x: Type, least: int = 0) -> Type | None:
+    """Without the first dimension."""
+    return x._replace(shape=x.shape[1:]) if x.shape and x.shape[0] >= least else None
+
+
+def logsumexp(x: Any) -> Any:
+    top = np.max(x.real, axis=0)
+    return top + np.log(np.sum(np.exp(x - top), axis=0))
+
+
+def softmax(x: Any) -> Any:
+    shares = np.exp(x - np.max(x.real, axis=-2, keepdims=True))
+    return shares / np.sum(shares, axis=-2, keepdims=True)
+
+
+def gather(x: Any, z: Any) -> Any:
+    """The rows of x whose numbers are in z, state by state."""
+    if z.ndim == 1:
+        return x[z, ..., np.arange(z.size)].T if x.ndim > 2 else x[z, np.arange(z.size)]
+    return np.stack([gather(x, row) for row in z]) if len(z) else z.astype(complex)
+
+
+def placed(x: Any, y: Any, i: int) -> Any:
+    x = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, y.shape)))
+    x[i] = y
+    return x
+
+
+def number(rng: Any) -> float:
+    return round(float(rng.uniform(-1.2, 1.2)), 2)
+
+
+def permutation(rng: Any, x: Type) -> tuple:
+    return (rng.permutation(x.shape[0]).tolist(),) if x.shape else ([],)
+
+
+def place(rng: Any, x: Type, *others: Type) -> tuple:
+    return (int(rng.integers(x.shape[0])),) if x.shape and x.shape[0] else (0,)
+
+
+def one_more(x: Type, y: Type) -> Type | None:
+    return x._replace(shape=(2, *x.shape)) if x == y and len(x.shape) < 2 else None
+
+
+def joined(x: Type, y: Type) -> Type | None:
+    fits = x.size == y.size and x.shape and y.shape and x.shape[1:] == y.shape[1:]
+    return x._replace(shape=(x.shape[0] + y.shape[0], *x.shape[1:])) if fits else None
+
+
+def indexed(x: Type, z: Type) -> Type | None:
+    fits = x.shape and not z.real and z.size <= x.shape[0] and len(z.shape) + len(x.shape) <= 2
+    return x._replace(shape=(*z.shape, *x.shape[1:])) if fits and x.real else None
+
+
+def product(x: Type, *static: Any) -> Type | None:
+    return Type((2,)) if x == Type((3,)) else None
+
+
+def counted(z: Type) -> Type | None:
+    return z._replace(shape=(*z.shape, z.size), size=None) if not z.real and not z.shape else None
+
+
+ROWS = [[0.3, -0.7, 0.4], [0.6, 0.2, -0.5]]
+LET = Operation
+
+TABLE: dict[str, Operation] = {
+    # no arguments
+    "number": LET(
+        "{s[0]}", lambda c: np.array([c + 0j]), lambda *s: Type(), lambda r: (number(r),)
+    ),
+    "numbers": LET(
+        "jnp.array({s[0]})",
+        lambda c: np.array(c, complex)[..., None],
+        lambda c: Type((len(c),)),
+        lambda r: ([number(r) for _ in range(r.integers(1, 4))],),
+    ),
+    "zeros": LET(
+        "jnp.zeros({s[0]})",
+        lambda shape: np.zeros((*shape, 1), complex),
+        lambda shape: Type(shape),
+        lambda r: ((0,),),
+    ),
+    "integers": LET(
+        "jnp.array({s[0]})",
+        lambda c, size: np.array(c, int)[..., None],
+        lambda c, size: Type(np.shape(c), size),
+        lambda r: (r.integers(0, 2, r.integers(1, 4)).tolist(), 2),
+    ),
+    # reals, elementwise
+    "negate": LET("-{0}", lambda x: -x, same),
+    "sine": LET("jnp.sin({0})", np.sin, same),
+    "tanh": LET("jnp.tanh({0})", np.tanh, same),
+    "square": LET("jnp.square({0})", np.square, same),
+    "power": LET("{0} ** 3", lambda x: x * x * x, same),
+    "exponential": LET("jnp.exp(0.3 * {0})", lambda x: np.exp(0.3 * x), same),
+    "sigmoid": LET("jax.nn.sigmoid({0})", lambda x: 1 / (1 + np.exp(-x)), same),
+    "affine": LET(
+        "{s[0]} * {0} + {s[1]}",
+        lambda x, a, b: a * x + b,
+        same,
+        lambda rng, x: (number(rng), number(rng)),
+    ),
+    "cut": LET("jax.lax.stop_gradient({0})", lambda x: x.real + 0j, same),
+    "add": LET("{0} + {1}", np.add, broadcast),
+    "subtract": LET("{0} - {1}", np.subtract, broadcast),
+    "multiply": LET("{0} * {1}", np.multiply, broadcast),
+    "divide": LET("{0} / (1.5 + {1} * {1})", lambda x, y: x / (1.5 + y * y), broadcast),
+    "maximum": LET(
+        "jnp.maximum({0}, {1} + 0.1234)",
+        lambda x, y: np.where(x.real > y.real + 0.1234, x, y + 0.1234),
+        broadcast,
+        rough=True,
+    ),
+    "above": LET(
+        "jnp.where({0} > {s[0]}, {0}, {s[1]} * {0})",
+        lambda x, c, d: np.where(x.real > c, x, d * x),
+        same,
+        lambda rng, x: (round(rng.uniform(-1, 1), 4), number(rng)),
+        rough=True,
+    ),
+    "truncate": LET(
+        "jnp.asarray({0} + 0.1234).astype(int).astype(float)",
+        lambda x: np.trunc(x.real + 0.1234) + 0j,
+        same,
+        rough=True,
+    ),
+    # integers
+    "real": LET(
+        "{s[0]} * {0}",
+        lambda z, c: c * z + 0j,
+        lambda z, c: None if z.real else Type(z.shape),
+        lambda rng, z: (number(rng),),
+    ),
+    "successor": LET(
+        "({0} + 1) % {s[0]}", lambda z, k: (z + 1) % k, integers, lambda r, z: (z.size,)
+    ),
+    "positive": LET(
+        "jnp.asarray({0} > 0, int)",
+        lambda z: (z > 0).astype(int),
+        lambda z: None if z.real else z._replace(size=2),
+    ),
+    "together": LET(
+        "({0} + {1}) % {s[0]}",
+        lambda z, w, k: (z + w) % k,
+        lambda z, w, k: z if z == w and not z.real else None,
+        lambda rng, z, w: (z.size,),
+    ),
+    "beyond": LET(
+        "jnp.asarray({0} > {s[0]}, int)",
+        lambda x, c: (x.real > c).astype(int),
+        lambda x, c: x._replace(size=2) if x.real else None,
+        lambda rng, x: (round(rng.uniform(-1, 1), 4),),
+        rough=True,
+    ),
+    "select": LET(
+        "jnp.where({0} == {s[0]}, {1}, {2})",
+        lambda z, x, y, k: np.where(z == k, x, y),
+        selected,
+        lambda rng, z, x, y: (int(rng.integers(2)),),
+    ),
+    "choose": LET("{0}[{1}]", gather, indexed),
+    "one hot": LET(
+        "jax.nn.one_hot({0}, {s[0]})",
+        lambda z, k: np.stack([(z == i) + 0j for i in range(k)]),
+        lambda z, k: counted(z),
+        lambda rng, z: (z.size,),
+    ),
+    # rearrangements
+    "reverse": LET("{0}[::-1]", lambda x: x[::-1], vector),
+    "flip": LET("jnp.flip({0}, 0)", lambda x: x[::-1], vector),
+    "roll": LET("jnp.roll({0}, 1, 0)", lambda x: np.roll(x, 1, 0), vector),
+    "permute": LET(
+        "{0}[jnp.array({s[0]}, int)]",
+        lambda x, p: x[p],
+        lambda x, p: vector(x, len(p)),
+        permutation,
+    ),
+    "rest": LET(
+        "{0}[1:]", lambda x: x[1:], lambda x: vector(x, x.shape[0] - 1 if x.shape else 0, 1)
+    ),
+    "front": LET(
+        "{0}[:-1]", lambda x: x[:-1], lambda x: vector(x, x.shape[0] - 1 if x.shape else 0, 1)
+    ),
+    "every other": LET(
+        "{0}[::2]", lambda x: x[::2], lambda x: vector(x, (x.shape[0] + 1) // 2 if x.shape else 0)
+    ),
+    "element": LET("{0}[{s[0]}]", lambda x, i: x[i], lambda x, i: inner(x, 1), place),
+    "stack": LET("jnp.stack([{0}, {1}])", lambda x, y: np.stack([x, y]), one_more),
+    "concatenate": LET("jnp.concatenate([{0}, {1}])", lambda x, y: np.concatenate([x, y]), joined),
+    "put": LET(
+        "{0}.at[{s[0]}].set({1})",
+        placed,
+        lambda x, y, i: x if x.real and inner(x, 1) == y else None,
+        place,
+    ),
+    "spread": LET(
+        "jnp.broadcast_to({0}, {s[0]})",
+        lambda x, shape: np.broadcast_to(x, (*shape, x.shape[-1])),
+        lambda x, shape: x._replace(shape=shape) if not x.shape else None,
+        lambda rng, x: ((int(rng.integers(1, 4)),),),
+    ),
+    "repeat": LET(
+        "jnp.repeat({0}, 2, 0)",
+        lambda x: np.repeat(x, 2, 0),
+        lambda x: vector(x, 2 * x.shape[0]) if x.shape and x.shape[0] < 3 else None,
+    ),
+    "transpose": LET(
+        "{0}.T",
+        lambda x: np.swapaxes(x, 0, 1),
+        lambda x: x._replace(shape=x.shape[::-1]) if len(x.shape) == 2 else None,
+    ),
+    "ravel": LET(
+        "{0}.ravel()",
+        lambda x: x.reshape(-1, x.shape[-1]),
+        lambda x: x._replace(shape=(x.shape[0] * x.shape[1],)) if len(x.shape) == 2 else None,
+    ),
+    # what mixes lanes
+    "sum": LET("jnp.sum({0}, 0)", lambda x: np.sum(x, 0), lambda x: inner(x) if x.real else None),
+    "total": LET(
+        "jnp.sum({0})",
+        lambda x: np.sum(x.reshape(-1, x.shape[-1]), 0),
+        lambda x: Type() if x.real and x.shape else None,
+    ),
+    "mean": LET(
+        "jnp.mean({0}, 0)", lambda x: np.mean(x, 0), lambda x: inner(x, 1) if x.real else None
+    ),
+    "prod": LET(
+        "jnp.prod({0}, 0)", lambda x: np.prod(x, 0), lambda x: inner(x) if x.real else None
+    ),
+    "cumsum": LET("jnp.cumsum({0}, 0)", lambda x: np.cumsum(x, 0), lambda x: same(x) and vector(x)),
+    "differences": LET(
+        "{0}[1:] - {0}[:-1]",
+        lambda x: x[1:] - x[:-1],
+        lambda x: same(x) and vector(x, x.shape[0] - 1 if x.shape else 0, 1),
+    ),
+    "outer": LET(
+        "{0}[:, None] * {1}[None, :]",
+        lambda x, y: x[:, None] * y[None, :],
+        lambda x, y: (
+            Type(x.shape + y.shape)
+            if x.real and y.real and len(x.shape) == len(y.shape) == 1
+            else None
+        ),
+    ),
+    "dot": LET(
+        "jnp.dot({0}, {1})",
+        lambda x, y: np.sum(x * y, 0),
+        lambda x, y: Type() if x == y and x.real and len(x.shape) == 1 else None,
+    ),
+    "matrix": LET(
+        f"jnp.array({ROWS}) @ {{0}}",
+        lambda x: np.array(ROWS) @ x,
+        product,
+    ),
+    "logsumexp": LET(
+        "jax.nn.logsumexp({0}, 0)", logsumexp, lambda x: inner(x, 1) if x.real else None
+    ),
+    "softmax": LET(
+        "jax.nn.softmax({0})", softmax, lambda x: x if x.real and x.shape and x.shape[-1] else None
+    ),
+}
