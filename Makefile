@@ -45,7 +45,8 @@ law: setup ## the estimator law for all pairs of estimator and family in loops t
 N ?= 1000
 SEED ?= 0
 fuzz: setup ## N random programs of the sequence SEED against their exact expectations
-	$(TEST_ENV) JAX_ENABLE_COMPILATION_CACHE=false $(BIN)/python -m tests.random_programs -n $(N) --seed $(SEED) --shrink
+	$(TEST_ENV) JAX_ENABLE_COMPILATION_CACHE=false $(BIN)/python -m tests.random_programs -n $(N) \
+	--seed $(SEED) --shrink
 
 check: lint types architecture doctests notebooks ## everything but the tests
 
