@@ -188,7 +188,7 @@ def default_estimator(distribution: Any) -> Estimator:
 
 def estimator_at(eqn: Any) -> Estimator | None:
     """The estimator of a `sample` equation, or None where it is observed."""
-    operands = read_call(eqn.params["site"], [v.aval for v in eqn.invars]).operands
+    operands = read_call(eqn.params["site"], [v.aval for v in eqn.invars]).of_a_lane()
     if operands.obs is not None:
         return None
     return operands.estimator or default_estimator(operands.distribution)

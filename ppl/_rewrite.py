@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 from jax import lax
 
 from ._address import nearest, parse, render
@@ -214,12 +215,20 @@ def with_estimators(program: Callable[P, T], estimators: Mapping[str, Any]) -> C
             if _matches(pattern, address) and not call.site.observed:
                 if callable(estimator) and not isinstance(estimator, Estimator | type):
                     own = call.operands.estimator
-                    estimator = estimator(own or default_estimator(call.operands.distribution))
-                check_estimator(estimator, call.operands.distribution, address, call.site.where)
+                    estimator = estimator(own or default_estimator(call.of_a_lane().distribution))
+                _check(call, estimator, address)
                 call = call.with_operand("estimator", estimator)
         return call
 
     return rewritten(program, everywhere(replaced), feed)
+
+
+def _check(call: Any, estimator: Any, address: str) -> None:
+    def of_a_lane(operands):
+        check_estimator(estimator, operands.distribution, address, call.site.where)
+        return ()
+
+    jax.eval_shape(lambda: call.over_lanes(of_a_lane))
 
 
 def _matches(pattern: str, address: str) -> bool:

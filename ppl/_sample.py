@@ -73,6 +73,14 @@ def _draw_struct(distribution: Any, address: str, where: str) -> jax.ShapeDtypeS
             "Make it an equinox.Module, or register it with "
             "jax.tree_util.register_pytree_node."
         )
+    try:
+        jax.tree.map(lambda leaf: leaf, distribution)
+    except Exception as failure:
+        raise InvalidDistribution(
+            f"The distribution {name} of sample({address!r}, ...) at {where} cannot be rebuilt "
+            f"from its arrays, as a pytree must be: {failure}. Write it as another distribution "
+            "of the same law, or correct its tree_unflatten."
+        ) from failure
     out = jax.eval_shape(lambda: distribution.sample(jax.random.key(0)))
     if not isinstance(out, jax.ShapeDtypeStruct):
         raise InvalidDistribution(

@@ -159,6 +159,18 @@ class Call(NamedTuple):
             )
         return one(leaves, *extra)
 
+    def of_a_lane(self) -> Operands:
+        """The operands of one lane, arrays as their shapes: what is static holds of these alone."""
+        leaves, static, treedef = partition(self.operands)
+        flags = [jax.tree.leaves(axis) for axis in self.mapped]
+        depths = [sum(column) for column in zip(*flags, strict=True)] or [0] * len(static)
+        depths = [depth for depth, s in zip(depths, static, strict=True) if s is _dynamic]
+        shapes = [
+            jax.ShapeDtypeStruct(x.shape[depth:], x.dtype)
+            for x, depth in zip(leaves, depths, strict=True)
+        ]
+        return merge(shapes, static, treedef)
+
     def keys(self, key: jax.Array) -> jax.Array:
         """One key a lane."""
         shape = self.site.lane_shape

@@ -23,7 +23,7 @@ from tests.stdlib.families import FAMILIES, Family
 
 
 class Pair(NamedTuple):
-    """An estimator, and a family that it is for."""
+    """An estimator (None: the default one), and a family that it is for."""
 
     estimator: Any
     name: str
@@ -42,7 +42,7 @@ class Pair(NamedTuple):
         if isinstance(self.estimator, WithoutReplacement):
             support = self.family.make(self.family.theta).enumerate_support(expand=False)
             return len(support) > self.estimator.num_draws
-        return not self.estimator.exact
+        return not getattr(self.estimator, "exact", False)
 
     @property
     def key(self) -> jax.Array:
@@ -125,6 +125,9 @@ PAIRS = [
     Pair(estimator, name, FAMILIES[name])
     for estimator, names in REGISTRY
     for name in dict.fromkeys(names)
+]
+BY_DEFAULT = [
+    Pair(None, name, FAMILIES[name]) for name in ("gamma", "dirichlet", "bernoulli, expanded")
 ]
 ESTIMATORS = list({type(estimator): estimator for estimator, _ in REGISTRY}.values())
 OF_TRACED_SIZE = [

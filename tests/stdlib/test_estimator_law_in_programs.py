@@ -10,7 +10,7 @@ import pytest
 
 from stdlib.testing import assert_unbiased
 from tests.stdlib.contexts import in_one, lanes, steps
-from tests.stdlib.pairs import IN_LOOPS, OF_EACH_SHAPE
+from tests.stdlib.pairs import BY_DEFAULT, IN_LOOPS, OF_EACH_SHAPE
 from tests.stdlib.representatives import (
     REPRESENTATIVES,
     in_a_row,
@@ -20,7 +20,7 @@ from tests.stdlib.representatives import (
     scaled,
 )
 
-LOOPS = IN_LOOPS if os.environ.get("LAW") == "whole" else OF_EACH_SHAPE
+LOOPS = BY_DEFAULT + (IN_LOOPS if os.environ.get("LAW") == "whole" else OF_EACH_SHAPE)
 
 
 @pytest.mark.parametrize("pair", LOOPS, ids=lambda pair: pair.id)
