@@ -16,7 +16,7 @@ from .context import Context, MixedSteps
 from .continuity import warn_jumps
 from .contract import contract
 from .evaluate import evaluate
-from .log_sum import drawn_total, log_sum
+from .log_sum import log_sum
 from .scan import too_long
 from .terms import Term, collapse, forgotten, terms_of
 
@@ -142,16 +142,13 @@ def log_expectation(objective: Callable[P, Any], *, draw: Any = None) -> Callabl
 
     ```
     """
-    if draw is None:
-        sum_up = log_sum
-    else:
-        key = checked_key(draw, "ppl.log_expectation(objective, draw=key)")
-        sum_up = functools.partial(log_sum, total=drawn_total(key))
+    key = None if draw is None else checked_key(draw, "ppl.log_expectation(objective, draw=key)")
 
     @functools.wraps(objective, updated=())
     def total(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         program = functools.partial(_with_scalar, objective, False)
         jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))
+        sum_up = functools.partial(log_sum, key=key)
         value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, sum_up, exactly=True)
         return rebuild([value, *aux])[0]
 

@@ -32,7 +32,7 @@ def drawn_total(key: jax.Array) -> Total:
     """A log-sum-exp whose derivative is that of one addend, drawn by its share of the sum.
 
     Reverse-mode derivatives of nested sums then are those at one joint state, drawn backwards from
-    its distribution.
+    its distribution. Sums are told apart by their order: one `Total` serves one elimination.
     """
     count = iter(range(1_000_000))
 
@@ -58,9 +58,12 @@ def _draw(logs, key):
 _drawn.defvjp(_draw, lambda chosen, cotangent: (chosen * cotangent, None))
 
 
-def log_sum(terms: Iterable[Term], context: Context, total: Total = exact_total) -> jax.Array:
-    """log Σ_particles exp(Σ_terms term) × Π weights: of normalized sites of several particles."""
-    ring = Semiring(_times, jnp.sum, total)
+def log_sum(terms: Iterable[Term], context: Context, key: Any = None) -> jax.Array:
+    """log Σ_particles exp(Σ_terms term) × Π weights: of normalized sites of several particles.
+
+    With a `key`, its derivative is that at one joint state drawn from the sum.
+    """
+    ring = Semiring(_times, jnp.sum, exact_total if key is None else drawn_total(key))
     remaining = list(Terms(terms))
     chains = context.chains
     for number in reversed(range(len(context.opened))):
