@@ -41,7 +41,8 @@ def checked_choices(
         if _observed(places[path]):
             raise ObservedChoice(
                 f"Site {render(path)!r} of program {name!r} at {places[path].site.where} is "
-                "already observed (obs=...). Drop the choice, or drop `obs`."
+                "already observed. Drop the choice (in an ELBO: the guide must not sample what is "
+                "observed), or drop `obs`."
             )
     if complete:
         _check_complete(free, given, places, name)

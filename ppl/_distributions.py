@@ -26,9 +26,9 @@ def distributions(
 ) -> dict[str, Any]:
     """The distributions of a program's unobserved sites, at given choices.
 
-    A nested dict from address to distribution, for those sites whose share of the log density is
-    the sum of its `log_prob` at the choice. Left out are sites that are scaled or masked, stand in
-    `cond` or `switch`, or belong to a `marginal` or `normalize` program. Where a site stands in
+    A nested dict from address to distribution, as the site draws from it: `scale` and `mask` act on
+    the log density alone. Left out are sites that stand in `cond` or `switch`, or belong to a
+    `marginal` or `normalize` program. Where a site stands in
     `vmap` or `scan`, the arrays of its distribution have the leading axes that its choice has: map
     over both with `jax.vmap`, once for each of these axes.
 
@@ -60,8 +60,7 @@ def distributions(
         if call.operands.obs is not None:
             return call.data(), Record()
         value, path = feed.values[call.site.path], call.site.path
-        weighted = call.operands.scales or call.operands.masks or call.operands.active
-        if weighted or path in branching:
+        if call.operands.active or path in branching:
             return value, Record()
         return value, Record({path: _parts(call)})
 

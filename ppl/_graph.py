@@ -9,13 +9,17 @@ from ._site import Site, read_call
 
 
 class Node(NamedTuple):
-    """A site, what it draws from, the loops and lanes around it, and the sites it reads."""
+    """A site, what it draws from, the loops and lanes around it, and the sites it reads.
+
+    `weighted`: its density is scaled or masked.
+    """
 
     site: Site
     distribution: str
     estimator: str
     around: tuple[str, ...]
     parents: tuple[Path, ...]
+    weighted: bool = False
 
 
 def nodes(jaxpr: Any) -> list[Node]:
@@ -42,17 +46,22 @@ def _sites(eqn: Any) -> tuple[Site, ...]:
 
 def _nodes(eqn: Any, within: tuple) -> list[Node]:
     """A node for each address of a site's equation, its parents left out."""
-    distribution, estimator = eqn.params.get("name", ""), ""
+    distribution, estimator, weighted = eqn.params.get("name", ""), "", False
     for site in _sites(eqn):
         if not site.compound:
             operands = read_call(site, [v.aval for v in eqn.invars]).operands
             distribution = type(operands.distribution).__name__
+            weighted = bool(operands.scales or operands.masks)
             estimator = "" if operands.estimator is None else type(operands.estimator).__name__
     loops = list(filter(None, map(_named, within)))
     return [
-        Node(site, distribution, estimator, (*loops, *(f"vmap {a.size}" for a in site.lanes)), ())
+        Node(site, distribution, estimator, (*loops, *_vmaps(site)), (), weighted)
         for site in _sites(eqn)
     ]
+
+
+def _vmaps(site: Site) -> tuple[str, ...]:
+    return tuple(f"vmap {axis.size}" for axis in site.lanes)
 
 
 def _named(eqn: Any) -> str:

@@ -59,7 +59,9 @@ def _undischarged(*_, site, **__):
 def _differentiated(primals, tangents, *, site):
     raise DifferentiatedSite(
         f"sample({site.address!r}) at {site.where} was differentiated before its randomness was "
-        "discharged. Write jax.grad(ppl.expectation(objective)), not a gradient inside the program."
+        "discharged. Write jax.grad(ppl.expectation(objective), argnums=1)(key, ...), in which the "
+        "site is discharged first: outside of any program, or in one that takes the key as an "
+        "argument."
     )
 
 
@@ -249,10 +251,16 @@ def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
+def scopes(eqn: Any) -> str:
+    """The named scopes that an equation was emitted in, outermost first."""
+    return str(eqn.source_info.name_stack)
+
+
 def source_line(eqn: Any) -> str:
     """Where in the user's files an equation comes from."""
     frames = _frames(eqn)
-    users = [f for f in frames if not is_library(f.file_name)] or frames
+    outside = [f for f in frames if not is_library(f.file_name)]
+    users = [f for f in outside if not f.file_name.startswith(_STDLIB)] or outside or frames
     if not users:
         return "an unknown line"
     return f"{users[0].file_name}:{users[0].start_line} ({users[0].function_name})"
@@ -287,6 +295,12 @@ def _frames(eqn: Any) -> list[Any]:
 _LIBRARIES = ("jax", "equinox", "jaxtyping", "numpyro", "beartype", "optax", "flowjax")
 _PARTS = tuple(os.sep + os.path.join("site-packages", name) + os.sep for name in _LIBRARIES)
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_STDLIB = os.path.join(os.path.dirname(os.path.dirname(_HERE)), "stdlib") + os.sep
+
+
+def is_library_of_distributions(file: str) -> bool:
+    """Whether a file belongs to a library whose distributions a program samples from."""
+    return any(os.sep + name + os.sep in file for name in ("numpyro", "flowjax"))
 
 
 def is_library(file: str) -> bool:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from ._address import Path, parse
 from ._estimator import Estimator, check_estimator
+from ._failure import told_of_site
 from ._foreign import refuse_handlers
-from ._site import Operands, make_call, user_location
+from ._site import Operands, make_call, merge, partition, user_location
 from .errors import ChoiceShapeError, ChoiceTypeError, InvalidDistribution
 
 
@@ -81,7 +82,10 @@ def _draw_struct(distribution: Any, address: str, where: str) -> jax.ShapeDtypeS
             f"from its arrays, as a pytree must be: {failure}. Write it as another distribution "
             "of the same law, or correct its tree_unflatten."
         ) from failure
-    out = jax.eval_shape(lambda: distribution.sample(jax.random.key(0)))
+    with told_of_site(address, where):
+        leaves, static, treedef = partition(distribution)
+        draw = lambda leaves: merge(leaves, static, treedef).sample(jax.random.key(0))  # noqa: E731
+        out = jax.eval_shape(draw, leaves)
     if not isinstance(out, jax.ShapeDtypeStruct):
         raise InvalidDistribution(
             f"The distribution {name} of sample({address!r}, ...) at {where} must return one array "

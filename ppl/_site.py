@@ -1,6 +1,7 @@
 """Sites: the static parameters and the operands of one `sample` equation."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from . import _internals as internals
 from ._address import Path, render
+from ._failure import told_of_site
 from .errors import FactorShapeError
 
 
@@ -76,6 +78,12 @@ class Site:
     @property
     def address(self) -> str:
         return render(self.path)
+
+    @property
+    def label(self) -> str:
+        """What the equations of its density are called: the address, and the line in its file."""
+        line = self.where.partition(" (")[0].rpartition(os.sep)[2]
+        return f"site {self.address} ({line})"
 
     @property
     def compound(self) -> bool:
@@ -157,7 +165,8 @@ class Call(NamedTuple):
                 out_axes=out_axes,
                 axis_size=axis.size,
             )
-        return one(leaves, *extra)
+        with told_of_site(self.site.address, self.site.where):
+            return one(leaves, *extra)
 
     def of_a_lane(self) -> Operands:
         """The operands of one lane, arrays as their shapes: what is static holds of these alone."""
@@ -199,7 +208,8 @@ class Call(NamedTuple):
                 logp = jnp.where(mask, logp, 0.0)
             return jnp.sum(logp)
 
-        return jnp.sum(self.over_lanes(one, value))
+        with jax.named_scope(self.site.label):
+            return jnp.sum(self.over_lanes(one, value))
 
     def outside(self, value: Any) -> jax.Array:
         """How many lanes are reached with a value outside the distribution's support."""

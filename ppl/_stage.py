@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 
+from ._failure import told_of_line
 from ._foreign import no_foreign_statements, refuse_handlers
 from ._site import merge, partition
 
@@ -42,7 +43,7 @@ def stage(program: Callable, *args: Any, **kwargs: Any) -> Staged:
         return leaves
 
     refuse_handlers(f"program {program_name(program)!r}", program)
-    with no_foreign_statements():
+    with no_foreign_statements(), told_of_line():
         closed = jax.make_jaxpr(thunk)()
     static, treedef = shape
     return Staged(

@@ -101,8 +101,15 @@ def _rule(eqn: Any, rules: Mapping[str, Callable]) -> Callable:
 def unsupported(eqn: Any, placed: Placed | None) -> UnsupportedControlFlow:
     """The error for a site under a primitive that no rule enters."""
     named = f"Site {placed.site.address!r} at {placed.site.where}" if placed else "A site"
+    line = internals.source_line(eqn)
+    if internals.kind(eqn) == "while":
+        return UnsupportedControlFlow(
+            f"{named} is in the predicate of a while_loop ({line}), which cannot contain sites. "
+            "Draw it in the body, before and in the loop, and carry what the predicate reads: "
+            "lax.while_loop(lambda state: state[0], lambda state: step(state), (start, state))."
+        )
     return UnsupportedControlFlow(
-        f"{named} is inside {eqn.primitive.name!r} ({internals.source_line(eqn)}), which cannot "
+        f"{named} is inside {eqn.primitive.name!r} ({line}), which cannot "
         "contain sites. Sites may stand in jit, vmap, scan, fori_loop, map, cond, switch, "
         "while_loop, checkpoint, custom_jvp and custom_vjp; move the sample out of this one."
     )

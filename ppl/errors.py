@@ -32,6 +32,7 @@ __all__ = [
     "ProposalMismatch",
     "ReverseModeLoop",
     "SampleOutsideTransformation",
+    "SiteFailure",
     "TooManyJointStates",
     "UnknownAddress",
     "UnmatchedPattern",
@@ -59,6 +60,10 @@ class InvalidAddress(ProgramError, ValueError):
 
 class InvalidDistribution(ProgramError, TypeError):
     """The second argument of `sample` does not follow the distribution protocol."""
+
+
+class SiteFailure(ProgramError, RuntimeError):
+    """The code of a site's distribution or estimator raised an error of its own."""
 
 
 class InvalidKey(ProgramError, TypeError):

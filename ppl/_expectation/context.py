@@ -1,7 +1,6 @@
 """What an evaluation carries along: the sites opened so far, and how to apply a function."""
 
 import copy
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,14 +9,12 @@ import jax.numpy as jnp
 
 from .. import _internals as internals
 from .._site import Site
-from ..errors import TooManyJointStates
+from .._walker import placed_sites
 from .dimensions import Along
 from .expansion import expand
+from .joint_states import check_expansion, check_joint
 from .lanes import Deps, as_exact, deps_of, one_by_one
 from .value import Axis, Val, arrays_of, broadcast, joint_states, lifted, with_arrays
-
-JOINT_STATES = 16_384
-"""The most joint states that exact expansion goes to."""
 
 
 class Loop(NamedTuple):
@@ -89,7 +86,8 @@ class Context:
     """The weighted sites opened so far, and what holds for all that is evaluated.
 
     `evaluate` interprets a jaxpr; `active` are flags of the branches being evaluated; `loops` are
-    those around the body that is evaluated, outermost first; `written_out` are the equations of
+    those around the body that is evaluated, outermost first; `calls` are the equations whose bodies
+    it is in, for messages; `written_out` are the equations of
     loops to be written out. `runs` are the axes of sites that share their particles, by name;
     `chains` has the sites of each loop whose steps are summed out by recursion, by the first one;
     bodies traced apart note theirs in the same dict. `all_exact`: nothing may be drawn, and weights
@@ -105,6 +103,7 @@ class Context:
         self.first = 0
         self.active: tuple[Val, ...] = ()
         self.loops: tuple[Loop, ...] = ()
+        self.calls: tuple[Any, ...] = ()
         self.opened: list[Opened] = []
         self.expected: Sequence[Opened] = ()
         self.runs: dict[Hashable, Axis] = {}
@@ -159,6 +158,18 @@ class Context:
         inner.active = (*self.active, flag)
         return inner
 
+    def calling(self, eqn: Any) -> "Context":
+        """The same context, inside the body of a call."""
+        inner = copy.copy(self)
+        inner.calls = (*self.calls, eqn)
+        return inner
+
+    def place(self, eqn: Any) -> str:
+        """The user's line that an equation comes from: that of a site inside, if there is one."""
+        if internals.has_sites(eqn):
+            return next(placed_sites(eqn)).site.where
+        return internals.source_line(internals.placed(eqn, self.calls))
+
     def log_weight(self, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
         """The log of the product of the (one-particle) weights opened here, over `axes`."""
         total = jnp.zeros(tuple(sizes))
@@ -179,7 +190,7 @@ class Context:
         if any(val.axes or val.worlds for val in vals):
             made = [one_by_one(dep) for dep in transfer([as_exact(dep) for dep in ins])]
             vals = conformed(self, vals, mixed_dims(self, vals, [*deps, *made]), eqn)
-        check_joint(eqn, vals)
+        check_joint(joint_states(vals), eqn, self.place)
         return [
             out._replace(sites=dep.sites, lanes=dep.lanes)
             for out, dep in zip(lifted(fn, vals), deps, strict=True)
@@ -228,34 +239,7 @@ def _expanded(context: Context, val: Val, number: int, dims: set[int], eqn: Any)
     if min(dims) < len(site.loops):
         raise MixedSteps(site.loops[min(dims)].eqn)
     if not site.perturbed:
-        _check_expansion(site, val, number, dims, eqn)
+        axis = next(a for a in site.weight.axes if a.site == number and a.step == 0)
+        particles = jnp.shape(site.weight.array)[site.weight.axes.index(axis)]
+        check_expansion(site, particles, dims, eqn, context.place)
     return expand(val, number, dims, site)
-
-
-def _check_expansion(site: Opened, val: Val, number: int, dims: set[int], eqn: Any) -> None:
-    (weight_axis,) = {a for a in site.weight.axes if a.site == number and a.step == 0}
-    particles = jnp.shape(site.weight.array)[site.weight.axes.index(weight_axis)]
-    count = math.prod(site.lanes[d] for d in dims)
-    if particles**count > JOINT_STATES:
-        assert site.site is not None
-        where = f" by {eqn.primitive.name!r} at {internals.source_line(eqn)}" if eqn else ""
-        raise TooManyJointStates(
-            f"The {count} elements of site {site.site.address!r} at {site.site.where}, of "
-            f"{particles} particles each, are mixed{where}: {particles}**{count} joint states, "
-            f"over the limit of {JOINT_STATES}. Use another estimator for it (ppl.ScoreFunction(), "
-            "or one of stdlib.estimators whose cost does not multiply), or take the elements "
-            "apart with jax.vmap outside ppl.expectation."
-        )
-
-
-def check_joint(eqn: Any, vals: Sequence[Val]) -> None:
-    """Raises where an equation would mix too many particles."""
-    states = joint_states(vals)
-    if states > JOINT_STATES:
-        where = f"{eqn.primitive.name!r} at {internals.source_line(eqn)}" if eqn else "The result"
-        raise TooManyJointStates(
-            f"{where} mixes sites of several particles: {states} joint states, over the limit of "
-            f"{JOINT_STATES}. Give some of these sites a one-particle estimator "
-            "(ppl.ScoreFunction()) with ppl.with_estimators, or take independent elements apart "
-            "with jax.vmap outside ppl.expectation."
-        )

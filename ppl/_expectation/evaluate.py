@@ -38,7 +38,7 @@ def evaluate(
         if name == "jit" and (sited or union_sites(v for o in operands for v in addends(o))):
             feed = next(feeds) if sited else Nothing()
             outs = [v in kept for v in eqn.outvars]
-            return evaluate(*internals.body_of(eqn), operands, feed, context, outs)
+            return evaluate(*internals.body_of(eqn), operands, feed, context.calling(eqn), outs)
         rule = linear_rule(eqn) if any(v in kept for v in eqn.outvars) else None
         if rule is not None:
             return [rule(eqn, operands, context)]

@@ -232,6 +232,8 @@ def _remedy(value: Any, shape: Any, dtype: Any) -> str:
         return "For a scalar with auxiliary output, write ppl.expectation(objective, has_aux=True)."
     if shape:
         return "Reduce it, for example with jnp.mean(...) or jnp.sum(...)."
+    if jnp.issubdtype(dtype, jnp.complexfloating) or isinstance(value, complex):
+        return "Return its real part, value.real, or the square of its size, jnp.abs(value) ** 2."
     if hasattr(value, "dtype") and not jnp.issubdtype(dtype, jnp.floating):
         return "Convert it: .astype(float)."
     return "Return the value to be averaged."

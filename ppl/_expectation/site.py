@@ -37,7 +37,7 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
         return tuple(measure(call, keys.key, context.allow_biased, active, found))
 
     inputs = [*vals, *flags]
-    values, weights, constants, *noted = _traced(measured, inputs, context)
+    values, weights, constants, *noted = _traced(measured, inputs, context.calling(eqn))
     (kind,) = found
     if context.all_exact and not kind.exact and not site.observed:
         raise UnsuitableEstimator(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._seed import seed
 from .ahead import DrawnAhead, draw_ahead
 from .minibatches import Minibatches
 from .sameness import Same, whole
@@ -113,16 +114,26 @@ class Loop(NamedTuple):
 
     def gradient(self, inputs: Inputs, moment: Moment, step: Any) -> tuple[jax.Array, Any]:
         """The objective and its gradient at one step, as `run` would find them."""
-        if self.minibatches:
-            epoch = step // self.minibatches.per_epoch
-            shuffle = self.minibatches.shuffle(inputs.data_key, epoch, moment.shuffle)
-            moment = moment._replace(shuffle=shuffle)
-        key = jax.random.fold_in(inputs.step_key, step)
+        key, moment = self._at(inputs, moment, step)
         loss = self.update.loss(key, *self._problem(inputs, moment.shuffle, step))
         value, (gradient, _) = value_and_gradient(loss, moment.state)
         if self.update.maximize:
             return -value, jax.tree.map(jnp.negative, gradient)
         return value, gradient
+
+    def plain_run(self, inputs: Inputs, moment: Moment, step: Any) -> jax.Array:
+        """The objective in one plain run of it (no estimator), with the data of one step."""
+        key, moment = self._at(inputs, moment, step)
+        frozen, objective, batch = self._problem(inputs, moment.shuffle, step)
+        return seed(objective)(key, eqx.combine(*moment.state[:2], frozen), *batch)
+
+    def _at(self, inputs: Inputs, moment: Moment, step: Any) -> tuple[jax.Array, Moment]:
+        """The key of a step, and the moment with the shuffle of its epoch."""
+        if self.minibatches:
+            epoch = step // self.minibatches.per_epoch
+            shuffle = self.minibatches.shuffle(inputs.data_key, epoch, moment.shuffle)
+            moment = moment._replace(shuffle=shuffle)
+        return jax.random.fold_in(inputs.step_key, step), moment
 
     def _problem(self, inputs: Inputs, shuffle: Any, step: Any) -> tuple[Any, Callable, tuple]:
         """The frozen parameters, the objective and its arguments besides the parameters."""

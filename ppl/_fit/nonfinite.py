@@ -10,18 +10,27 @@ import numpy as np
 from ..errors import NonFiniteUpdate
 from .carried import inexact
 from .loop import Inputs, Loop, Moment
+from .origin import origin
 from .parameters import parameter_name
 
 
 def nonfinite_update(loop: Loop, inputs: Inputs, moment: Moment, step: int) -> NonFiniteUpdate:
     """The error for a step, found by taking its gradient once more."""
     objective, gradient = jax.jit(loop.gradient)(inputs, moment, np.int32(step))
+    told = _origin(loop, inputs, moment, step) if np.isnan(objective) else ""
     return NonFiniteUpdate(
-        f"Step {step} of ppl.fit is not finite: {_culprit(objective, gradient, moment)}. "
+        f"Step {step} of ppl.fit is not finite: {_culprit(objective, gradient, moment)}. {told}"
         "The parameters before this step are returned with on_nonfinite='stop'; 'skip' leaves "
         "such steps out. Often a smaller learning rate, gradient clipping "
         "(optax.clip_by_global_norm), or log-scales instead of scales cure it."
     )
+
+
+def _origin(loop: Loop, inputs: Inputs, moment: Moment, step: int) -> str:
+    """What is said of where the objective's NaN comes from, by a plain run of the step."""
+    run = jax.make_jaxpr(loop.plain_run, static_argnums=2)(inputs, moment, step)
+    told = origin(run, jax.tree.leaves((inputs, moment)))
+    return f"{told} " if told else ""
 
 
 def _culprit(objective: Any, gradient: Any, moment: Moment) -> str:

@@ -35,20 +35,21 @@ def rewritten(joint: Callable, guide: Callable, choices: Mapping[str, Any]) -> R
     it: given all that both distributions read, the site is then still drawn from the guide's.
     `joint` is the model, conditioned. **Raises** `InvalidSetting` where no site can be rewritten.
     """
-    p, q = (dict(sites_of(ppl.distributions(f, choices))) for f in (joint, guide))
+    p, q = (_unweighted(f, choices) for f in (joint, guide))
     values = dict(sites_of(choices))
     before, reads = _upstream(guide), _reads(joint)
+    after = {a: [read for read in reads[a] if a in before.get(read, ())] for a in q.keys() & p}
     divergences = {
         address: found
-        for address in q.keys() & p.keys()
-        if not any(address in before.get(read, ()) for read in reads[address])
+        for address in after
+        if not after[address]
         if (found := _divergence(q[address], p[address], jnp.ndim(values[address]))) is not None
     }
     if not divergences:
         raise InvalidSetting(
-            "analytic_kl=True, but NumPyro knows the divergence in closed form at no site: "
-            f"{_described(values, q, p)}. Leave analytic_kl out, or give a site a distribution of "
-            "the same family in model and guide."
+            "analytic_kl=True, but the divergence is known in closed form at no site: "
+            f"{_described(values, q, p, after)}. Leave analytic_kl out: the sampled terms have the "
+            "same mean."
         )
     known = {a: values.pop(a) for a in sorted(divergences)}
     everything = {**known, **values}
@@ -60,6 +61,13 @@ def rewritten(joint: Callable, guide: Callable, choices: Mapping[str, Any]) -> R
         unobserved_log_density(ppl.intervene(guide, known), values),
         likelihood,
     )
+
+
+def _unweighted(program: Callable, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The distributions of the sites that are neither scaled nor masked, by address."""
+    weighted = {node.site.address for node in ppl.show(program).sites if node.weighted}
+    found = sites_of(ppl.distributions(program, choices))
+    return {address: d for address, d in found if address not in weighted}
 
 
 def _reads(program: Callable) -> dict[str, set[str]]:
@@ -114,13 +122,24 @@ def _elements(distribution: Any) -> Any:
     return distribution
 
 
-def _described(values: Mapping[str, Any], q: Mapping[str, Any], p: Mapping[str, Any]) -> str:
+def _described(
+    values: Mapping[str, Any],
+    q: Mapping[str, Any],
+    p: Mapping[str, Any],
+    after: Mapping[str, list[str]],
+) -> str:
+    """Of each site, why its divergence is not known."""
+
     def family(distribution: Any) -> str:
         return type(_elements(distribution)).__name__
 
-    return ", ".join(
-        f"{address!r} ({family(q[address])} and {family(p[address])})"
-        if address in q.keys() & p.keys()
-        else f"{address!r} (scaled, masked, in a branch, or compound)"
-        for address in values
-    )
+    def reason(address: str) -> str:
+        if address not in after:
+            return "scaled, masked, in a branch, or compound"
+        if address in after[address]:
+            return "in a loop, where it reads its own earlier steps"
+        if after[address]:
+            return f"the model's reads {after[address][0]!r}, which in the guide depends on it"
+        return f"{family(q[address])} and {family(p[address])}, of which NumPyro knows none"
+
+    return ", ".join(f"{address!r} ({reason(address)})" for address in values)

@@ -1,0 +1,82 @@
+"""Where the first NaN of a run comes from."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from .. import _internals as internals
+from .._run import run
+
+_SITE = re.compile(r"site (\S+) \((.*?:\d+)\)")
+
+
+class Cause(NamedTuple):
+    """The equation that first gave a NaN; `given`, the array with NaN that it read, if it did."""
+
+    eqn: Any
+    given: Any = None
+
+
+class Tracked(NamedTuple):
+    """A value, and the cause of the NaN that it holds."""
+
+    value: Any
+    cause: Cause | None = None
+
+
+def origin(closed: Any, args: Sequence[Any]) -> str:
+    """A sentence on where the NaN among the outputs of a jaxpr comes from; empty if none is there.
+
+    The jaxpr is run equation by equation, and each NaN followed back to the equation that made it.
+    """
+    consts = [Tracked(const) for const in closed.consts]
+    outs = run(closed.jaxpr, consts, [Tracked(arg) for arg in args], _step)
+    causes = [out.cause for out in outs if isinstance(out, Tracked) and out.cause]
+    return _told(causes[0]) if causes else ""
+
+
+def _step(eqn: Any, operands: Sequence[Any]) -> list[Tracked]:
+    tracked = [x if isinstance(x, Tracked) else Tracked(x) for x in operands]
+    if internals.kind(eqn) == "jit":
+        jaxpr, consts = internals.body_of(eqn)
+        return run(jaxpr, [Tracked(const) for const in consts], tracked, _step)
+    given = [x for x in tracked if _holds_nan(x.value)]
+    known = [x.cause for x in given if x.cause]
+    cause = known[0] if known else Cause(eqn, given[0].value if given else None)
+    outs = internals.bind(eqn, [x.value for x in tracked])
+    return [Tracked(out, cause if _holds_nan(out) else None) for out in outs]
+
+
+def _holds_nan(x: Any) -> bool:
+    inexact = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    return inexact and bool(jnp.isnan(x).any())
+
+
+def _told(cause: Cause) -> str:
+    found = sorted({f"{a!r} ({line})" for a, line in _sites(cause.eqn)})
+    where = f"the log density of site {' or '.join(found)}" if found else _line(cause.eqn)
+    if cause.given is None:
+        return f"The first NaN arises in {where}, from values that are none."
+    bad = int(np.isnan(np.asarray(cause.given, np.float64)).sum())
+    return (
+        f"The first NaN is read in {where}: {bad} of {np.size(cause.given)} entries of its data or "
+        "of an array that it is computed from. Leave them out (ppl.mask), or model them."
+    )
+
+
+def _line(eqn: Any) -> str:
+    return f"{eqn.primitive.name!r} at {internals.source_line(eqn)}"
+
+
+def _sites(eqn: Any) -> Iterator[tuple[str, str]]:
+    """Address and line of the sites whose density an equation belongs to, or has inside."""
+    found = _SITE.findall(internals.scopes(eqn))
+    if found:
+        yield found[-1]
+        return
+    for body in internals.bodies(eqn):
+        for inner in body.eqns:
+            yield from _sites(inner)
