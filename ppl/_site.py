@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from . import _internals as internals
 from ._address import Path, render
 from ._failure import told_of_site
 from .errors import FactorShapeError
+
+SITE_LABEL = re.compile(r"site (\S+) \((.*?:\d+)\)")
+"""What the equations of a site's density are called, `Site.label`: its address, and its line."""
 
 
 class Operands(NamedTuple):
@@ -81,7 +85,7 @@ class Site:
 
     @property
     def label(self) -> str:
-        """What the equations of its density are called: the address, and the line in its file."""
+        """What the equations of its density are called, as `SITE_LABEL` reads it."""
         line = self.where.partition(" (")[0].rpartition(os.sep)[2]
         return f"site {self.address} ({line})"
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import _internals as internals
-from .._site import Site
+from .._site import SITE_LABEL, Site
 from .._walker import placed_sites
 from .dimensions import Along
 from .expansion import expand
@@ -165,10 +165,14 @@ class Context:
         return inner
 
     def place(self, eqn: Any) -> str:
-        """The user's line that an equation comes from: that of a site inside, if there is one."""
+        """Where an equation is: the user's line, a site inside, or whose density it is of."""
         if internals.has_sites(eqn):
-            return next(placed_sites(eqn)).site.where
-        return internals.source_line(internals.placed(eqn, self.calls))
+            return f"at {next(placed_sites(eqn)).site.where}"
+        densities = SITE_LABEL.findall(internals.scopes(eqn))
+        if densities:
+            address, line = densities[-1]
+            return f"in the log density of site {address!r} ({line})"
+        return f"at {internals.source_line(internals.placed(eqn, self.calls))}"
 
     def log_weight(self, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
         """The log of the product of the (one-particle) weights opened here, over `axes`."""

@@ -18,6 +18,10 @@ _ORDER = (
     "Draw the batch in the shape and order in which it is read, or each part at a site of its own."
 )
 _INSIDE = "Put the site itself into the function that jax.vmap maps, beside what reads it there."
+_CHAINS = (
+    "For several chains, map outside: jnp.sum(jax.vmap(one)(sequences)), where one(sequence) is "
+    "the expectation or the log evidence of a single chain."
+)
 _REWRITINGS: Mapping[str, str] = {
     **dict.fromkeys(("slice", "gather", "dynamic_slice", "split"), _PARTS),
     **dict.fromkeys(("reshape", "rev", "concatenate", "pad", "scatter", "sort"), _ORDER),
@@ -31,13 +35,13 @@ def check_expansion(
 ) -> None:
     """Raises where the elements of a site along `dims` have too many joint states.
 
-    `place(eqn)` is the user's line of the equation that mixes them.
+    `place(eqn)` says where the equation that mixes them is.
     """
     count = math.prod(opened.lanes[d] for d in dims)
     if particles**count <= JOINT_STATES:
         return
-    where = f" by {eqn.primitive.name!r} at {place(eqn)}" if eqn else ""
-    rewriting = _REWRITINGS.get(internals.kind(eqn), "") if eqn else ""
+    where = f" by {eqn.primitive.name!r} {place(eqn)}" if eqn else ""
+    rewriting = _CHAINS if opened.loops else _REWRITINGS.get(eqn and internals.kind(eqn), "")
     raise TooManyJointStates(
         f"The {count} elements of site {opened.site.address!r} at {opened.site.where}, of "
         f"{particles} particles each, are mixed{where}: {particles}**{count} joint states, over "
@@ -51,11 +55,10 @@ def check_joint(states: int, eqn: Any, place: Callable[[Any], str]) -> None:
     """Raises where an equation would mix too many particles."""
     if states <= JOINT_STATES:
         return
-    where = f"{eqn.primitive.name!r} at {place(eqn)}" if eqn else "The result"
+    where = f"{eqn.primitive.name!r} {place(eqn)}" if eqn else "The result"
     raise TooManyJointStates(
         f"{where} mixes sites of several particles: {states} joint states, over the limit of "
         f"{JOINT_STATES}. Give some of these sites a one-particle estimator (ppl.ScoreFunction()) "
-        "with ppl.with_estimators. Or take what is independent apart with jax.vmap outside: for "
-        "several chains, jnp.sum(jax.vmap(one)(sequences)), where one(sequence) is the "
-        "expectation or the log evidence of a single chain."
+        "with ppl.with_estimators, or take independent elements apart with jax.vmap outside "
+        f"ppl.expectation. {_CHAINS}"
     )

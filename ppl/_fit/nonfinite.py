@@ -28,8 +28,8 @@ def nonfinite_update(loop: Loop, inputs: Inputs, moment: Moment, step: int) -> N
 
 def _origin(loop: Loop, inputs: Inputs, moment: Moment, step: int) -> str:
     """What is said of where the objective's NaN comes from, by a plain run of the step."""
-    run = jax.make_jaxpr(loop.plain_run, static_argnums=2)(inputs, moment, step)
-    told = origin(run, jax.tree.leaves((inputs, moment)))
+    args = (inputs, moment, np.int32(step))
+    told = origin(jax.make_jaxpr(loop.plain_run)(*args), jax.tree.leaves(args))
     return f"{told} " if told else ""
 
 

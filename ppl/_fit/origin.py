@@ -1,6 +1,5 @@
 """Where the first NaN of a run comes from."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,8 +8,7 @@ import numpy as np
 
 from .. import _internals as internals
 from .._run import run
-
-_SITE = re.compile(r"site (\S+) \((.*?:\d+)\)")
+from .._site import SITE_LABEL
 
 
 class Cause(NamedTuple):
@@ -73,7 +71,7 @@ def _line(eqn: Any) -> str:
 
 def _sites(eqn: Any) -> Iterator[tuple[str, str]]:
     """Address and line of the sites whose density an equation belongs to, or has inside."""
-    found = _SITE.findall(internals.scopes(eqn))
+    found = SITE_LABEL.findall(internals.scopes(eqn))
     if found:
         yield found[-1]
         return

@@ -81,11 +81,12 @@ def enumerated_while():
 
 
 ALLOWED = ["'x'", "SITE", "cannot contain sites", "scan", "move the sample out"]
+PREDICATE = ["'x'", "SITE", "predicate of a while_loop", "in the body", "carry"]
 LOOPED = ["'x'", "SITE", "while_loop", "lax.scan", "fixed number of steps"]
 slope = lambda f: lambda: jax.grad(ppl.expectation(f), argnums=1)(KEY, 0.1)
 CONTROL = [
-    (run(in_predicate), e.UnsupportedControlFlow, ["'while'", *ALLOWED]),
-    (estimated(in_predicate), e.UnsupportedControlFlow, ["'while'", *ALLOWED]),
+    (run(in_predicate), e.UnsupportedControlFlow, PREDICATE),
+    (estimated(in_predicate), e.UnsupportedControlFlow, PREDICATE),
     (run(in_linear_solve), e.UnsupportedControlFlow, ["'custom_linear_solve'", *ALLOWED]),
     (simulated(in_linear_solve), e.UnsupportedControlFlow, ALLOWED),
     (estimated(in_linear_solve), e.UnsupportedControlFlow, ALLOWED),
@@ -99,7 +100,7 @@ CONTROL = [
     (estimated(enumerated_while), e.UnsupportedControlFlow, [*LOOPED, "ppl.ScoreFunction()"]),
     (slope(in_while), e.ReverseModeLoop, [*LOOPED, "jax.jvp"]),
     (run(lambda: jax.grad(lambda m: sample("x", dist.Normal(m, 1.0)))(0.5)), e.DifferentiatedSite,
-     ["'x'", "SITE", "jax.grad(ppl.expectation(objective))"]),
+     ["'x'", "SITE", "jax.grad(ppl.expectation(objective), argnums=1)(key, ...)"]),
     (lambda: jax.grad(lambda m: sample("x", dist.Normal(m, 1.0)))(0.5), e.DifferentiatedSite,
      ["'x'", "SITE"]),
 ]  # fmt: skip
@@ -178,10 +179,47 @@ class Straight(ppl.Estimator):
         return ppl.Particles(distribution.sample(key)[None], None)
 
 
+class Unregistered(dist.Distribution):
+    """Its array is not among the fields of the pytree that it is."""
+
+    support = dist.constraints.real
+
+    def __init__(self, loc):
+        self.loc = loc
+        super().__init__()
+
+    def sample(self, key, sample_shape=()):
+        return self.loc + jax.random.normal(key, sample_shape)
+
+    def log_prob(self, value):
+        return -0.5 * (value - self.loc) ** 2
+
+
+MIXED = ["'x'", "SITE", "2**20", "ppl.ScoreFunction()"]
 named = lambda name: [name, "'x'", "SITE"]
 other = ["Leave the estimator out", "or choose another"]
 uniform = lambda theta: sample("x", dist.Uniform(0.0, theta), SCORE)
 bits = lambda: sample("x", dist.Bernoulli(jnp.full(20, 0.5)), Enumerate()).sum() * 1.0
+
+
+def batched(read):
+    return lambda: read(1.0 * sample("x", dist.Bernoulli(jnp.full(20, 0.5)), Enumerate()))
+
+
+spun = jax.vmap(lambda b: lax.fori_loop(0, 3, lambda i, a: jnp.sin(a + b), 0.0))
+counted = lambda b: sample("n", dist.Poisson(1.0 + b)).sum() * 1.0
+
+
+def chains():
+    def chain(ys):
+        def step(state, y):
+            state = sample("x", dist.Bernoulli(0.2 + 0.5 * state))
+            sample("y", dist.Normal(state, 1.0), obs=y)
+            return state, None
+
+        lax.scan(step, 0, ys)
+
+    jax.vmap(chain)(jnp.ones((15, 2)))
 
 
 def mixing():
@@ -217,5 +255,21 @@ ESTIMATORS = [
     (estimated(bits), e.TooManyJointStates,
      ["'x'", "SITE", "2**20", "16384", "ppl.ScoreFunction()", "jax.vmap"]),
     (estimated(mixing), e.TooManyJointStates, ["failures.py", "ppl.ScoreFunction()", "jax.vmap"]),
+    (estimated(batched(lambda b: jnp.sum(b[1:] * b[:-1]))), e.TooManyJointStates,
+     [*MIXED, "'slice'", "lax.scan that carries the one before"]),
+    (estimated(batched(lambda b: jnp.sum(jnp.sin(b.reshape(4, 5))))), e.TooManyJointStates,
+     [*MIXED, "'reshape'", "in the shape and order in which it is read"]),
+    (estimated(batched(lambda b: jnp.sum(spun(b)))), e.TooManyJointStates,
+     [*MIXED, "Put the site itself into the function that jax.vmap maps"]),
+    (estimated(batched(counted)), e.TooManyJointStates, [*MIXED, "'while' at", "failures.py"]),
+    (lambda: Exact().log_evidence(ppl.Target(chains, {})), e.TooManyJointStates,
+     ["in the log density of site 'x' (", "SITE", "jnp.sum(jax.vmap(one)(sequences))"]),
+    (estimated(lambda: 1j * one()), e.NonScalarObjective, ["complex64[]", "value.real"]),
+    (estimated(lambda: 1.0 * sample("x", dist.Poisson(1.0), ppl.ScoreFunction(jnp.ones(3)))),
+     e.SiteFailure, ["'x'", "SITE", "(3,)", "a baseline"]),
+    (run(lambda: sample("x", Unregistered(jnp.zeros(())))), e.SiteFailure,
+     ["'x'", "SITE", "'loc'", "pytree_data_fields", "equinox.Module"]),
+    (run(lambda: sample("x", dist.Bernoulli(1.5))), e.InvalidDistribution,
+     ["'x'", "SITE", "probs", "within its constraints"]),
     (estimated(controlled), e.InvalidControlVariate, ["'y'", "failures.py", "no site", "x"]),
 ]  # fmt: skip

@@ -815,3 +815,33 @@ def test_errors(case):
         unchecked(**dict(key=KEY, progress=False) | settings)
     assert isinstance(info.value, errors.ProgramError)
     assert text in str(info.value)
+
+
+def regression(seen):
+    b = ppl.sample("b", dist.Normal(0.0, 1.0))
+    step = lambda c, y: (c, ppl.sample("y", dist.Normal(b, 1.0), obs=y))
+    jax.lax.scan(step, 0.0, seen)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_nan_among_the_data_is_told_with_its_site(batch_size):
+    rows = jnp.array([1.0, jnp.nan, 0.5])
+
+    def objective(p, *batch):
+        (seen,) = batch or (rows,)
+        q = ppl.simulate(lambda: ppl.sample("b", dist.Normal(p, 1.0)))
+        return ppl.log_density(regression, q.choices, seen) - q.log_density
+
+    data = {} if batch_size is None else {"data": rows, "batch_size": batch_size}
+    told = r"read in the log density of site 'y' \(test_fit.py:\d+\)"
+    with pytest.raises(errors.NonFiniteUpdate, match=told):
+        fit(objective, 0.0, optax.sgd(0.1), steps=2, **data)
+
+
+def test_a_nan_that_is_made_is_told_with_its_line():
+    def objective(p):
+        return jnp.log(p - 1.0) * ppl.sample("b", dist.Normal(p, 1.0))
+
+    told = r"first NaN arises in 'log' at .*test_fit\.py:\d+"
+    with pytest.raises(errors.NonFiniteUpdate, match=told):
+        fit(objective, 0.0, optax.sgd(0.1), steps=2)

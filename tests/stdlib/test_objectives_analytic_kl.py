@@ -237,9 +237,7 @@ def test_nothing_to_rewrite_is_an_error():
         sample("z", dist.Laplace(t, 1.0))
         ppl.scale(lambda: sample("w", dist.Normal(t, 1.0)), 2.0)()
 
-    text = (
-        r"at no site: 'z' \(Laplace and Laplace, .*none\), 'w' \(scaled, masked, .*\)\. Leave "
-    )
+    text = r"at no site: 'z' \(Laplace and Laplace, .*none\), 'w' \(scaled, masked, .*\)\. Leave "
     for f in (elbo, partial(beta_elbo, beta=2.0)):
         with pytest.raises(InvalidSetting, match=text):
             dry_run(
