@@ -11,6 +11,13 @@ from .._run import run
 from .._site import SITE_LABEL
 
 
+_MOVES = set(
+    "broadcast_in_dim concatenate convert_element_type copy dynamic_slice gather reshape rev slice "
+    "squeeze stop_gradient transpose".split()
+)
+"""Equations that only hand on what they read."""
+
+
 class Cause(NamedTuple):
     """The equation that first gave a NaN; `given`, the array with NaN that it read, if it did."""
 
@@ -43,7 +50,8 @@ def _step(eqn: Any, operands: Sequence[Any]) -> list[Tracked]:
         return run(jaxpr, [Tracked(const) for const in consts], tracked, _step)
     given = [x for x in tracked if _holds_nan(x.value)]
     known = [x.cause for x in given if x.cause]
-    cause = known[0] if known else Cause(eqn, given[0].value if given else None)
+    made = None if internals.kind(eqn) in _MOVES else Cause(eqn, given[0].value if given else None)
+    cause = known[0] if known else made
     outs = internals.bind(eqn, [x.value for x in tracked])
     return [Tracked(out, cause if _holds_nan(out) else None) for out in outs]
 
