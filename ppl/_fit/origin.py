@@ -10,11 +10,10 @@ from .. import _internals as internals
 from .._run import run
 from .._site import SITE_LABEL
 
-
-_MOVES = set(
-    "broadcast_in_dim concatenate convert_element_type copy dynamic_slice gather reshape rev slice "
-    "squeeze stop_gradient transpose".split()
-)
+_MOVES = {
+    *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice", "gather"),
+    *("reshape", "rev", "slice", "squeeze", "stop_gradient", "transpose"),
+}
 """Equations that only hand on what they read."""
 
 
