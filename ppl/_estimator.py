@@ -32,7 +32,9 @@ class Particles(NamedTuple):
     - `runs`: `(J,)` constants, where the particles of all elements go together: particle j of one
       element is met only by particle j of the others, with weight `runs[j] Π (w_j / runs[j])`. The
       weights must equal `runs[j]` in value, whatever the element. None where they multiply.
-    - `shared`: with `runs`, a name: sites of one name share their particles, as elements do.
+    - `shared`: with `runs`, a name: sites of one name share their particles, as elements do. They
+      must have the same constants: what these differ in goes into the name. Constants that are
+      traced are taken for the same where the estimators are; other sites go by themselves.
     - `baseline`: `(*batch)` or a scalar, with `J = 1` only: what is subtracted from the cost that
       multiplies the weight's derivative. It must not depend on the draw. A derivative in the
       baseline's own parameters is that of -(cost - baseline)²/2, so that they can be learnt
@@ -41,6 +43,8 @@ class Particles(NamedTuple):
     - `control`: `(*batch)` or a scalar: a cost term of the site's own, summed and added to the
       objective. Given all that the distribution depends on, its mean is zero, and so is the mean of
       its derivative: it changes the variance alone. It does not meet the site's own weights.
+
+    Fields that mean nothing together (a baseline without a weight, ...) are `UnsuitableEstimator`.
     """
 
     values: jax.Array

@@ -37,6 +37,7 @@ LAYERS = [
     ["_expectation.lanes", "_expectation.expansion"],
     ["_expectation.context"],
     ["_expectation.continuity", "_expectation.measure", "_expectation.terms"],
+    ["_expectation.baseline", "_expectation.runs"],
     ["_expectation.known", "_expectation.linear", "_expectation.site", "_expectation.weigh"],
     ["_expectation.chain", "_expectation.control_variate", "_expectation.steps"],
     [

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from .. import _internals as internals
@@ -14,7 +13,7 @@ from .dimensions import Along
 from .expansion import expand
 from .joint_states import check_expansion, check_joint
 from .lanes import Deps, as_exact, deps_of, one_by_one
-from .value import Axis, Val, arrays_of, broadcast, joint_states, lifted, with_arrays
+from .value import Axis, Val, arrays_of, joint_states, lifted, with_arrays
 
 
 class Loop(NamedTuple):
@@ -33,11 +32,11 @@ class Opened(NamedTuple):
     """A weighted site. Its weight's dimensions are its lanes, of the sizes `lanes`.
 
     `axis`: it opened a particle axis. `perturbed`: it opened worlds; its weight has a leading
-    dimension of perturbations. `baseline`: a value for each lane, which is learnt; `given`: one
-    that the objective gives; `control`: a cost of the estimator's own; `chances`: the probabilities
-    of the particles, where these are a whole support. `loops` are those around, one for each of the
-    first lane dimensions. `later`: in a loop, the weight at every step but the first, of one step,
-    where it is the same at all of them.
+    dimension of perturbations. `baseline`: one that is learnt, by the numbers of `baseline.noted`
+    for each lane; `given`: a value for each lane, that the objective gives; `control`: a cost of
+    the estimator's own; `chances`: the probabilities of the particles, where these are a whole
+    support. `loops` are those around, one for each of the first lane dimensions. `later`: in a
+    loop, the weight at every step but the first, of one step, where it is the same at all of them.
     """
 
     site: Site | None
@@ -75,6 +74,14 @@ class Opened(NamedTuple):
         return self.each(lambda val, own: with_arrays([val], [own])[0], arrays)
 
 
+class Runs(NamedTuple):
+    """Sites that share their particles: the axis, and the kind and estimator of the first."""
+
+    axis: Axis
+    kind: Any
+    estimator: Any
+
+
 class MixedSteps(Exception):
     """Particles of different steps of a loop meet: the loop has to be written out."""
 
@@ -87,8 +94,8 @@ class Context:
 
     `evaluate` interprets a jaxpr; `active` are flags of the branches being evaluated; `loops` are
     those around the body that is evaluated, outermost first; `calls` are the equations whose bodies
-    it is in, for messages; `written_out` are the equations of
-    loops to be written out. `runs` are the axes of sites that share their particles, by name;
+    it is in, for messages; `written_out` are the equations of loops to be written out. `runs` are
+    the sites that share their particles, by name;
     `chains` has the sites of each loop whose steps are summed out by recursion, by the first one;
     bodies traced apart note theirs in the same dict. `all_exact`: nothing may be drawn, and weights
     are logarithms.
@@ -106,7 +113,7 @@ class Context:
         self.calls: tuple[Any, ...] = ()
         self.opened: list[Opened] = []
         self.expected: Sequence[Opened] = ()
-        self.runs: dict[Hashable, Axis] = {}
+        self.runs: dict[Hashable, tuple[Runs, ...]] = {}
         self.chains: dict[int, range] = {}
 
     @property
@@ -119,9 +126,10 @@ class Context:
         self.opened.append(opened)
         return self.next - 1
 
-    def open_compound(self, weight: Val) -> Deps:
-        """Adds the weight of a whole body, of one particle; returns what depends on it."""
-        number = self.open(Opened(None, weight, self.lengths, loops=self.loops))
+    def open_compound(self, weight: Val, baseline: Val | None, control: Val | None) -> Deps:
+        """Adds a whole body, of one particle, as a site; returns what depends on it."""
+        whole = Opened(None, weight, self.lengths, baseline=baseline, control=control)
+        number = self.open(whole._replace(loops=self.loops))
         return Deps(1 << number, {number: self.own_steps} if self.loops else {})
 
     @property
@@ -173,14 +181,6 @@ class Context:
             address, line = densities[-1]
             return f"in the log density of site {address!r} ({line})"
         return f"at {internals.source_line(internals.placed(eqn, self.calls))}"
-
-    def log_weight(self, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
-        """The log of the product of the (one-particle) weights opened here, over `axes`."""
-        total = jnp.zeros(tuple(sizes))
-        for site in self.opened:
-            logs = jnp.log(broadcast(site.weight, axes, sizes))
-            total = total + jnp.sum(logs, axis=tuple(range(len(axes), logs.ndim)))
-        return total
 
     def apply(self, fn: Callable, vals: Sequence[Val], transfer: Callable, eqn: Any = None) -> list:
         """The values of `fn` of arrays (a list of arrays), mapped over the axes its inputs have.

@@ -1,17 +1,17 @@
 """Contraction of cost terms with the weights of the sites that they depend on."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from . import baseline
 from .chain import fold
 from .context import Context, Opened
-from .dimensions import CAUSAL, EXACT
-from .lanes import deps_of, joined, moved
-from .terms import Term, Terms, added, forgotten
+from .lanes import deps_of, moved
+from .terms import Term, Terms, forgotten
 from .value import Val, event_shape, placed, segment, widen
 from .weigh import axis_of, guarded_product, summed, weighted
 
@@ -27,7 +27,7 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
     `minimized`.
     """
     given = (
-        _baseline_term(site.given, None, number, context, minimized)
+        baseline.given(site.given, number, context)
         for number, site in enumerate(context.opened)
         if site.given is not None
     )
@@ -44,8 +44,7 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
                     term = forgotten(term, range(number, len(context.opened)))
             after.add(term)
         if site.baseline is not None and here:
-            cost = _cost(here, number, context)
-            after.add(_baseline_term(site.baseline, cost, number, context, minimized))
+            after.add(baseline.learnt(here, number, context, minimized))
         if number in context.chains:
             after = Terms(fold(after, context.chains[number], context))
         remaining = after
@@ -136,55 +135,3 @@ def _of_worlds(weight: Val, form: tuple[int, ...], context: Context) -> Val:
         return [moved(deps[0], new.get)]
 
     return context.apply(fn, [weight], through)[0]
-
-
-# --- baselines -----------------------------------------------------------------------------------
-
-
-def _baseline_term(
-    baseline: Val, cost: Val | None, number: int, context: Context, minimized: bool
-) -> Term:
-    """-(baseline)(weight - 1), of mean zero; the weight is counted here and not met again.
-
-    A baseline that is to be learnt from the cost also gets its squared error, of value zero, with
-    the sign that makes it fall as the estimate is maximised or `minimized`.
-    """
-    site, half = context[number], 0.5 if minimized else -0.5
-
-    def fn(baseline, weight, *costs):
-        error = sum(half * (stop_gradient(cost) - baseline) ** 2 for cost in costs)
-        return [(error - stop_gradient(error)) - stop_gradient(baseline) * (weight - 1.0)]
-
-    vals = [baseline, site.weight, *([] if cost is None else [cost])]
-    (val,) = context.apply(fn, vals, lambda deps: [joined(deps)])
-    return forgotten(Term(val._replace(worlds=None), len(site.lanes)), [number])
-
-
-def _cost(terms: Sequence[Term], number: int, context: Context) -> Val:
-    """What multiplies a site's weight, for each of its lanes: in a loop, from its step on.
-
-    Of its provenance, what is needed to sum out the particles that it has: other weights would
-    multiply an error of value zero.
-    """
-    return added([_by_lane(term.val, number, context) for term in terms], context)
-
-
-def _by_lane(val: Val, number: int, context: Context) -> Val:
-    sizes = context[number].lanes
-    relation = val.lanes.get(number, (None,) * len(sizes))
-    lane = {a.dim: d for d, a in enumerate(relation) if a is not None}
-
-    several = {axis.site for axis in val.axes}
-
-    def fn(x):
-        x = jnp.sum(x, axis=tuple(d for d in range(x.ndim) if d not in lane))
-        x = jnp.broadcast_to(placed(x, [lane[d] for d in sorted(lane)], len(sizes)), sizes)
-        for d, along in enumerate(relation):
-            if along is not None and along.how != EXACT and not several:
-                x = jax.lax.cumsum(x, axis=d, reverse=along.how == CAUSAL)
-        return [x]
-
-    sites = val.sites & sum(1 << site for site in several)
-    lanes = {site: r for site, r in val.lanes.items() if site in several}
-    val = val._replace(worlds=None, sites=sites, lanes=lanes)
-    return context.apply(fn, [val], lambda deps: [moved(deps[0], lane.get)])[0]

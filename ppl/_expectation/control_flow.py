@@ -1,17 +1,21 @@
 """Control flow with sites inside, evaluated over named particle axes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from .. import _internals as internals
 from .._walker import checkpointed, placed_sites, warn_custom_rule, while_like, while_parts
 from ..errors import UnsupportedControlFlow
+from .context import Context
 from .lanes import Deps, deps_of, joined, through
-from .measure import kinds_within
+from .measure import Kind, kinds_within
 from .terms import body_values
 from .value import (
+    Axis,
     Val,
     arrays_of,
     axis_sizes,
@@ -60,22 +64,52 @@ def _cond(eqn, vals, keys, context):
             args = [v._replace(array=a, small=None) for v, a in zip(operands, arrays, strict=True)]
             jaxpr, closed = body
             outs = body_values(inner, jaxpr, closed, args, keys)
-            return [broadcast(v, axes, sizes) for v in outs], inner.log_weight(axes, sizes)
+            return [broadcast(v, axes, sizes) for v in outs], _whole(inner, kinds, axes, sizes)
 
         return taken
 
     arrays = [v.array for v in operands]
-    outs, log_weight = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
-    deps = _compound(everything, kinds, log_weight, axes, context)
+    outs, whole = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
+    deps = _compound(everything, kinds, whole, axes, context)
     return [Val(out, axes, *deps) for out in outs]
 
 
-def _compound(vals, kinds, log_weight, axes, context) -> Deps:
+class _Whole(NamedTuple):
+    """The sites of a body as one: their weights multiplied, their baselines and controls summed."""
+
+    log_weight: Any
+    baseline: Any = None
+    control: Any = None
+
+
+def _whole(inner: Context, kinds: Sequence[Kind], axes: Sequence[Axis], sizes: Any) -> _Whole:
+    """The sites that were opened in a body; the same numbers in all bodies of these `kinds`."""
+    first = jnp.zeros(tuple(sizes))
+    weight, baseline, control = first, jnp.zeros((*sizes, 3)), first
+
+    def total(val, event, fn=lambda x: x):
+        array = fn(broadcast(val, axes, sizes))
+        return jnp.sum(array, axis=tuple(range(len(axes), array.ndim - event)))
+
+    for site in inner.opened:
+        weight = weight + total(site.weight, 0, jnp.log)
+        baseline = baseline if site.baseline is None else baseline + total(site.baseline, 1)
+        control = control if site.control is None else control + total(site.control, 0)
+    return _Whole(
+        weight,
+        baseline if any(kind.baseline for kind in kinds) else None,
+        control if any(kind.control for kind in kinds) else None,
+    )
+
+
+def _compound(vals, kinds, whole, axes, context) -> Deps:
     """What the outputs of a body depend on that reads some values and is weighted as a whole."""
     mixed = joined([through(deps_of(val), None) for val in vals])
     if not any(kind.weighted for kind in kinds):
         return mixed
-    return joined([mixed, context.open_compound(Val(jnp.exp(log_weight), axes, *mixed))])
+    whole = whole._replace(log_weight=jnp.exp(whole.log_weight))
+    made = (None if array is None else Val(array, axes, *mixed) for array in whole)
+    return joined([mixed, context.open_compound(*made)])
 
 
 def _predicated(bodies, index, operands, keys, context):
@@ -117,15 +151,16 @@ def _while(eqn, vals, keys, context):
         inner = context.nested()
         args = [Val(a) for a in (*consts, *carry)]
         outs = [out.array for out in body_values(inner, jaxpr, closed, args, now)]
-        return outs, (later, total + inner.log_weight((), ()))
+        return outs, (later, jax.tree.map(jnp.add, total, _whole(inner, kinds, (), ())))
 
-    carry, (_, total) = while_like(unfinished, advance, init, (keys, jnp.zeros(())))
+    start = _whole(context.nested(), kinds, (), ())
+    carry, (_, total) = while_like(unfinished, advance, init, (keys, start))
     message = (
         f"{named} is inside a while_loop, which reverse-mode differentiation cannot pass. Use "
         "lax.scan or lax.fori_loop with a fixed number of steps, or forward mode (jax.jvp, "
         "jax.jacfwd)."
     )
-    total = internals.forward_only(total, message)
+    total = jax.tree.map(lambda x: internals.forward_only(x, message), total)
     deps = _compound(everything, kinds, total, (), context)
     return [Val(internals.forward_only(x, message), (), *deps) for x in carry]
 

@@ -1,16 +1,18 @@
 """The particles of one site: its estimator, applied to every lane."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient
 
 from .. import _internals as internals
 from .._estimator import check_estimator, default_estimator
 from .._site import Call, Operands, Site, read_call
-from ..errors import BiasedEstimator
+from ..errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
 
 
 class Measure(NamedTuple):
@@ -33,6 +35,7 @@ class Kind(NamedTuple):
     """What is known of a site's measure without running it.
 
     `constants` of its runs and `values` of its particles, the same for all elements, if fixed.
+    `baseline` and `control`: whether it has them.
     """
 
     particles: int
@@ -44,6 +47,9 @@ class Kind(NamedTuple):
     constants: np.ndarray | None = None
     values: tuple | None = None
     exact: bool = False
+    baseline: bool = False
+    control: bool = False
+    site: Site | None = None
 
 
 def estimator_of(site: Site, operands: Operands, allow_biased: bool) -> Any:
@@ -95,26 +101,16 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
     def lane(operands: Operands, key):
         estimator = estimator_of(call.site, operands, allow_biased)
         drawn = estimator.particles(key, operands.distribution)
+        check_particles(drawn, call.site)
         values, weights = drawn.values, drawn.weights
-        runs = drawn.runs is not None
-        found[:] = [
-            Kind(
-                values.shape[0],
-                weights is not None,
-                drawn.normalized,
-                drawn.perturbed,
-                runs,
-                drawn.shared,
-                drawn.runs if isinstance(drawn.runs, np.ndarray) else None,
-                _constants(values),
-                estimator.exact,
-            )
-        ]
+        if weights is None and drawn.control is not None:
+            weights = jnp.ones((1, *jnp.shape(drawn.control)))
+        runs = None if drawn.runs is None else jnp.asarray(drawn.runs)
+        found[:] = [_kind(drawn, weights is not None, estimator.exact, call.site)]
         if weights is None:
             return Measure(jnp.asarray(values))
-        constants, extra = None, (1,) * (weights.ndim - 1)
-        if runs:
-            constants = jnp.reshape(jnp.asarray(drawn.runs), (-1, *extra))
+        if runs is not None:
+            constants = runs.reshape(-1, *(1 for _ in weights.shape[1:]))
             weights = jnp.where(
                 constants == 0, 1.0, weights / jnp.where(constants == 0, 1.0, constants)
             )
@@ -122,20 +118,79 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
         if chances is not None:
             chances = jnp.broadcast_to(chances, weights.shape)
         for flag in (*operands.active, *flags):
-            weights = jnp.where(flag, weights, 1.0 if runs else _first_alone(weights))
+            weights = jnp.where(flag, weights, _first_alone(weights) if runs is None else 1.0)
             chances = None if chances is None else jnp.where(flag, chances, _first_alone(chances))
         costs = []
         for cost in (drawn.baseline, drawn.control):
             if cost is not None:
-                cost = _of_elements(cost, weights.shape[1:], cost is drawn.control)[None]
+                cost = _of_elements(cost, weights.shape[1:], cost is drawn.control)
+                for flag in (*operands.active, *flags):
+                    cost = jnp.where(flag, cost, _unread(cost, cost is drawn.control))
             costs.append(cost)
-        return Measure(jnp.asarray(values), weights, constants, costs[0], costs[1], chances)
+        return Measure(jnp.asarray(values), weights, runs, costs[0], costs[1], chances)
 
-    out = call.over_lanes(lane, call.keys(key), out_axes=1)
-    if out.runs is not None:
-        out = out._replace(runs=out.runs.reshape(out.runs.shape[0], -1)[:, 0])
-    costs = [None if cost is None else cost[0] for cost in (out.baseline, out.control)]
-    return out._replace(baseline=costs[0], control=costs[1])
+    out = call.over_lanes(lane, call.keys(key), out_axes=Measure(1, 1, 0, 0, 0, 1))
+    if out.runs is None or not call.site.lanes:
+        return out
+    if found[0].constants is None:
+        _check_one_for_all(call, lambda operands, key: lane(operands, key).runs, key)
+    return out._replace(runs=out.runs.reshape(-1, out.runs.shape[-1])[0])
+
+
+def _kind(drawn: Any, weighted: bool, exact: bool, site: Site) -> Kind:
+    return Kind(
+        drawn.values.shape[0],
+        weighted,
+        drawn.normalized,
+        drawn.perturbed,
+        drawn.runs is not None,
+        drawn.shared,
+        _known(drawn.runs),
+        _constants(drawn.values),
+        exact,
+        drawn.baseline is not None,
+        drawn.control is not None,
+        site,
+    )
+
+
+def _check_one_for_all(call: Call, runs: Callable, key: jax.Array) -> None:
+    """Raises where the constants of runs, which are traced, are made of what differs by lane."""
+    try:
+        jax.eval_shape(lambda: call.over_lanes(runs, call.keys(key), out_axes=None))
+    except SiteFailure:
+        raise UnsuitableEstimator(
+            f"The lanes of site {call.site.address!r} at {call.site.where} share their particles, "
+            "and each has constants of its own for these (such as the eta of Rebar). Give all "
+            "lanes the same, or the site an estimator without Particles.runs."
+        ) from None
+
+
+def check_particles(drawn: Any, site: Site) -> None:
+    """Raises where a field of an estimator's particles has no meaning beside the others."""
+    count = drawn.values.shape[0]
+    wrong = {
+        f"{count} values and no weights": drawn.weights is None and count != 1,
+        "a baseline and no weights": drawn.weights is None and drawn.baseline is not None,
+        f"a baseline for {count} particles": drawn.baseline is not None and count != 1,
+        "chances and not perturbed=True": drawn.chances is not None and not drawn.perturbed,
+        "runs and perturbed=True": drawn.runs is not None and drawn.perturbed,
+        "a shared name and no runs": drawn.shared is not None and drawn.runs is None,
+        f"runs of shape {np.shape(drawn.runs)} for {count} particles": (
+            drawn.runs is not None and np.shape(drawn.runs) != (count,)
+        ),
+    }
+    said = [what for what, met in wrong.items() if met]
+    if said:
+        raise UnsuitableEstimator(
+            f"The estimator of site {site.address!r} at {site.where} gives {said[0]}. "
+            "See the docstring of ppl.Particles."
+        )
+
+
+def _known(runs: Any) -> np.ndarray | None:
+    """The constants of runs, where they are known while tracing."""
+    return None if runs is None or isinstance(runs, jax.core.Tracer) else np.asarray(runs)
 
 
 def _constants(values: Any) -> tuple | None:
@@ -151,6 +206,11 @@ def _of_elements(cost: Any, batch: tuple[int, ...], shared: bool) -> jax.Array:
     cost = jnp.asarray(cost)
     alone = shared and cost.ndim < len(batch)
     return jnp.broadcast_to(cost / math.prod(batch) if alone else cost, batch)
+
+
+def _unread(cost: jax.Array, control: bool) -> Any:
+    """A baseline or control of a site that is not reached: it is neither learnt nor counted."""
+    return 0.0 if control else stop_gradient(cost)
 
 
 def _first_alone(weights: jax.Array) -> jax.Array:

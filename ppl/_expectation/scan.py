@@ -17,7 +17,7 @@ from ..errors import TooManyJointStates
 from .context import Context
 from .lanes import joined, moved
 from .measure import kinds_within
-from .site import open_runs
+from .runs import open_runs, shared_runs
 from .steps import Steps
 from .terms import body_values
 from .value import Val
@@ -44,12 +44,12 @@ def scan(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val
     perturbed = any(kind.perturbed for kind in kinds)
     shared = [kind for kind in kinds if kind.shared is not None]
     several = any(kind.particles > 1 and kind.shared is None for kind in kinds)
-    unknown = any(kind.shared not in context.runs and kind.constants is None for kind in shared)
+    unknown = any(kind.constants is None for kind in shared)
     if id(eqn) in context.written_out or perturbed or unknown or (several and context.loops):
         return _written_out(eqn, vals, keys, context)
     for kind in shared:
-        if kind.shared not in context.runs:
-            open_runs(context, jnp.asarray(kind.constants), kind.shared)
+        if shared_runs(context, kind) is None:
+            open_runs(context, Val(jnp.asarray(kind.constants)), kind)
     return Steps(eqn, vals, keys, context).outputs()
 
 

@@ -11,10 +11,12 @@ from .. import _internals as internals
 from .._run import run
 from .._site import read_call
 from ..errors import UnsuitableEstimator
+from .baseline import noted
 from .context import Context, MixedSteps, Opened, conformed, mixed_dims
 from .dimensions import Along
 from .lanes import Deps, deps_of, joined, moved, transfer
 from .measure import Kind, measure
+from .runs import open_runs, shared_runs
 from .value import (
     Axis,
     Known,
@@ -37,7 +39,7 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
         return tuple(measure(call, keys.key, context.allow_biased, active, found))
 
     inputs = [*vals, *flags]
-    values, weights, constants, *noted = _traced(measured, inputs, context.calling(eqn))
+    values, weights, constants, *costs = _traced(measured, inputs, context.calling(eqn))
     (kind,) = found
     if context.all_exact and not kind.exact and not site.observed:
         raise UnsuitableEstimator(
@@ -50,7 +52,8 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
     value, weight = _alike(values, weights, context)
     if context.all_exact:
         weight = each_array(lambda array, _: _log(array), weight)
-    opening = _Opening(site, kind, context, constants, noted)
+    call = read_call(site, [val.array for val in vals])
+    opening = _Opening(call, kind, context, constants, costs)
     if kind.runs:
         return [opening.runs(value, weight)]
     if kind.perturbed:
@@ -78,9 +81,9 @@ def _alike(value: Val, weight: Val, context: Context) -> tuple[Val, Val]:
 class _Opening:
     """What happens to a site's values and weights, by the kind of its measure."""
 
-    def __init__(self, site: Any, kind: Kind, context: Context, constants: Any, noted: Sequence):
-        self.site, self.kind, self.context = site, kind, context
-        self.constants, self.noted = constants, noted
+    def __init__(self, call: Any, kind: Kind, context: Context, constants: Any, costs: Sequence):
+        self.site, self.estimator = call.site, call.operands.estimator
+        self.kind, self.context, self.constants, self.costs = kind, context, constants, costs
 
     def _open(
         self,
@@ -95,7 +98,9 @@ class _Opening:
         In a loop it may depend on the site's earlier steps already.
         """
         lanes, loops = event_shape(weight)[1 if perturbed else 0 :], self.context.loops
-        baseline, control, chances = self.noted
+        baseline, control, chances = self.costs
+        if baseline is not None:
+            baseline = noted(baseline, weight, self.context)
         opened = Opened(
             self.site,
             weight,
@@ -142,10 +147,9 @@ class _Opening:
 
     def runs(self, value: Val, weight: Val) -> Val:
         """Particles that go together with those of other lanes: an axis of runs of the program."""
-        name = self.kind.shared
-        axis = self.context.runs.get(name) if name is not None else None
+        axis = shared_runs(self.context, self.kind, self.estimator)
         if axis is None:
-            axis = open_runs(self.context, self.constants.array, name)
+            axis = open_runs(self.context, self.constants, self.kind, self.estimator)
         bit = 1 << axis.site
         value, weight = (
             _run_of(val, axis)._replace(sites=val.sites | bit) for val in (value, weight)
@@ -156,18 +160,6 @@ class _Opening:
                 v._replace(lanes={**v.lanes, axis.site: steps}) for v in (value, weight)
             )
         return self.one(value, weight)
-
-
-def open_runs(context: Context, constants: jax.Array, name: Any) -> Axis:
-    """A new axis of runs, with its constant weights."""
-    axis = Axis(context.next)
-    weight = Val(constants, (axis,))
-    context.open(
-        Opened(None, weight, context.lengths, axis=True, normalized=True, loops=context.loops)
-    )
-    if name is not None:
-        context.runs[name] = axis
-    return axis
 
 
 def _run_of(val: Val, axis: Axis) -> Val:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ppl import Estimator, Particles, box
 
@@ -23,10 +24,11 @@ class Rebar(Estimator):
 
     Unbiased for every η and λ, where the objective is defined and continuous at relaxed values too
     (Tucker et al. 2017); low variance where it changes little between relaxed and discrete ones.
-    Three runs of what follows, however many elements there are: all are relaxed at once.
+    Three runs of what follows, however many elements there are: all are relaxed at once, and sites
+    of the same η together (by its number, or as one traced array); those of another multiply.
 
-    `temperature` λ and `eta` η are array leaves, so they can be parameters: learn them with
-    `gradient_variance`. Second derivatives are unbiased too.
+    `temperature` λ and `eta` η, a scalar, are array leaves, so they can be parameters: learn them
+    with `gradient_variance`. Second derivatives are unbiased too.
 
     ```python
     >>> import jax, ppl
@@ -53,9 +55,16 @@ class Rebar(Estimator):
         soft = (relaxed(z, self.temperature, distribution) for z in (latent, conditional))
         weight = box(log_prob)
         weights = jnp.stack([weight, self.eta * jnp.ones_like(weight), -self.eta * weight])
-        runs = jnp.stack([jnp.ones_like(self.eta), self.eta, -jnp.asarray(self.eta)])
-        return Particles(jnp.stack([hard, *soft]), weights, runs=runs, shared="Rebar")
+        eta = _number(self.eta)
+        of = jnp if eta is None else np
+        runs = of.stack([of.ones_like(self.eta), self.eta, of.negative(self.eta)])
+        return Particles(jnp.stack([hard, *soft]), weights, runs=runs, shared=("Rebar", eta))
 
     def unsuitable(self, distribution: Any) -> str | None:
         """Draws must be floats with a relaxation."""
         return why_not_relaxable(distribution)
+
+
+def _number(eta: Any) -> float | None:
+    """The number, where it is known while tracing."""
+    return float(eta) if jnp.ndim(eta) == 0 and not isinstance(eta, jax.core.Tracer) else None
