@@ -1,5 +1,11 @@
-"""Types and shapes are checked, under test only: the hook stands before any import of the code."""
+"""With `RUNTIME_TYPES=1`, types and shapes are checked as programs run: slow, so once a CI.
 
-from jaxtyping import install_import_hook
+The hook stands before any import of the code.
+"""
 
-install_import_hook(["ppl", "stdlib"], "beartype.beartype")
+import os
+
+if os.environ.get("RUNTIME_TYPES") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook(["ppl", "stdlib"], "beartype.beartype")

@@ -86,6 +86,13 @@ def versions(python: Path) -> str:
     return "Python {}, JAX {}, NumPyro {}".format(*json.loads(answer.stdout))
 
 
+def quick(python: Path) -> dict[str, str]:
+    """The environment of the tests, with the XLA flags of this release."""
+    tell = [str(python), str(ROOT / "tests" / "xla_flags.py")]
+    flags = subprocess.run(tell, check=True, capture_output=True, text=True).stdout.strip()
+    return os.environ | {"XLA_FLAGS": flags}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(ROWS), help="rows, comma-separated")
@@ -101,7 +108,7 @@ def main() -> int:
         words = versions(python)
         print(f"{name}: {words}", flush=True)
         tests = ["-m", "pytest", "-q", "-n", options.n, *ROWS[name].warnings, "tests/ppl"]
-        code = subprocess.run([str(python), *tests], cwd=ROOT).returncode
+        code = subprocess.run([str(python), *tests], cwd=ROOT, env=quick(python)).returncode
         failed += code != 0
         result = "passed" if code == 0 else f"failed (pytest exit {code})"
         table.append(f"{name:8} {words:44} {result} in {time.perf_counter() - start:.0f} s")

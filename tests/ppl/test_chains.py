@@ -256,6 +256,13 @@ def test_too_long_to_write_out():
 # --- log E[exp(...)] ------------------------------------------------------------------------------
 
 
+def assert_equal(ours, theirs, at, rtol=1e-4, atol=1e-5):
+    """Values and gradients of two functions."""
+    both = jax.jit(lambda at: [jax.value_and_grad(f)(at) for f in (ours, theirs)])
+    for found, wanted in zip(*map(jax.tree.leaves, both(at)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
+
+
 def evidence(table, y):
     states = ppl.with_estimators(lambda: model(table, y), {"z": Enumerate()})
     return ppl.simulate(states).log_likelihood
@@ -272,9 +279,11 @@ def forward_algorithm(table, y):
 
 @pytest.mark.parametrize("length", [1, 2, 7, 300])
 def test_log_marginal_likelihood_of_a_chain(length):
-    ours = jax.value_and_grad(ppl.log_expectation(evidence))(TABLE, Y[:length])
-    theirs = jax.value_and_grad(forward_algorithm)(TABLE, Y[:length])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), ours, theirs)
+    ours, theirs = (
+        lambda table, f=f: f(table, Y[:length])
+        for f in (ppl.log_expectation(evidence), forward_algorithm)
+    )
+    assert_equal(ours, theirs, TABLE, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -299,8 +308,7 @@ def test_log_marginal_likelihood_from_a_start_that_is_drawn(reverse):
         return jnp.log(jnp.sum(state))
 
     likelihood = ppl.log_expectation(lambda table: ppl.simulate(program, table).log_likelihood)
-    ours, theirs = (jax.value_and_grad(f)(table) for f in (likelihood, exact))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+    assert_equal(likelihood, exact, table)
 
 
 def test_transitions_alike_are_not_spread_over_the_steps():
@@ -332,9 +340,7 @@ LOG_PROGRAMS = {
 def test_log_expectation_sums_over_paths(name):
     program, cost = LOG_PROGRAMS[name]
     exact = lambda logits: jnp.log(paths(lambda z: jnp.exp(cost(z)))(logits))
-    ours = jax.value_and_grad(ppl.log_expectation(program))(LOGITS)
-    theirs = jax.value_and_grad(exact)(LOGITS)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+    assert_equal(ppl.log_expectation(program), exact, LOGITS)
 
 
 def test_log_expectation_with_lanes_and_a_choice_above_them():
@@ -354,9 +360,7 @@ def test_log_expectation_with_lanes_and_a_choice_above_them():
             total = total + chance * jnp.exp(jnp.sum(jnp.sin(2.0 * z + k)) + z[0] * z[1])
         return jnp.log(total)
 
-    ours = jax.value_and_grad(ppl.log_expectation(program))(heads)
-    theirs = jax.value_and_grad(exact)(heads)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+    assert_equal(ppl.log_expectation(program), exact, heads)
 
 
 def test_log_expectation_of_independent_lanes():
@@ -374,8 +378,7 @@ def test_log_expectation_of_independent_lanes():
         on = jnp.log(p) + dist.Normal(2.0, 1.0).log_prob(y)
         return jnp.sum(jnp.logaddexp(on, jnp.log1p(-p) + dist.Normal(0.0, 1.0).log_prob(y)))
 
-    ours, theirs = (jax.value_and_grad(f)(p) for f in (ppl.log_expectation(program), exact))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+    assert_equal(ppl.log_expectation(program), exact, p)
 
 
 @pytest.mark.parametrize("estimator", [ScoreFunction(), None], ids=["scored", "default"])

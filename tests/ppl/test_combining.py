@@ -50,13 +50,13 @@ def test_perturbations_of_mixed_lanes_are_local_expectations():
         return mixing(x), x
 
     grad = jax.grad(ppl.expectation(program, has_aux=True), argnums=1, has_aux=True)
-    slope, x = jax.vmap(grad, (0, None))(jax.random.split(KEY, 20), LOGITS)
+    slope, x = jax.jit(jax.vmap(grad, (0, None)))(jax.random.split(KEY, 20), LOGITS)
 
     def local(x):
         rise = [mixing(x.at[i].set(1.0)) - mixing(x.at[i].set(0.0)) for i in range(3)]
         return jnp.stack(rise) * jax.nn.sigmoid(LOGITS) * jax.nn.sigmoid(-LOGITS)
 
-    np.testing.assert_allclose(slope, jax.vmap(local)(x), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slope, jax.jit(jax.vmap(local))(x), rtol=1e-4, atol=1e-6)
 
 
 def walk(steps, estimator):
@@ -163,7 +163,8 @@ def test_leave_one_out_of_mixed_lanes_goes_together():
         return mixing(x)
 
     keys = jax.random.split(KEY, 20)
-    slope = jax.vmap(jax.grad(ppl.expectation(program), argnums=1), (0, None))(keys, LOGITS)
+    grad = jax.grad(ppl.expectation(program), argnums=1)
+    slope = jax.jit(jax.vmap(grad, (0, None)))(keys, LOGITS)
 
     def by_hand(key):
         distribution = dist.Bernoulli(logits=LOGITS)
@@ -172,7 +173,7 @@ def test_leave_one_out_of_mixed_lanes_goes_together():
         others = (jnp.sum(costs) - costs) / 3
         return jnp.mean((costs - others)[:, None] * (x - jax.nn.sigmoid(LOGITS)), 0)
 
-    np.testing.assert_allclose(slope, jax.vmap(by_hand)(keys), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slope, jax.jit(jax.vmap(by_hand))(keys), rtol=1e-4, atol=1e-6)
 
 
 def test_sites_share_runs():
@@ -227,7 +228,7 @@ def test_baseline_changes_the_variance_alone():
     grad = jax.grad(ppl.expectation(program, has_aux=True), argnums=(1, 2), has_aux=True)
     baseline = jnp.array([0.5, -1.0, 2.0])
     keys = jax.random.split(KEY, 20)
-    (slope, learnt), x = jax.vmap(grad, (0, None, None))(keys, LOGITS, baseline)
+    (slope, learnt), x = jax.jit(jax.vmap(grad, (0, None, None)))(keys, LOGITS, baseline)
     cost = jax.vmap(mixing)(x)[:, None]
     score = x - jax.nn.sigmoid(LOGITS)
     np.testing.assert_allclose(slope, (cost - baseline) * score, rtol=1e-4, atol=1e-6)
@@ -264,7 +265,7 @@ def test_baseline_in_a_loop_is_learnt_from_the_costs_from_its_step_on(reverse):
 
         return jnp.sum(lax.scan(step, 0.3, (baselines, costs), reverse=reverse)[1])
 
-    learnt = jax.grad(ppl.expectation(program), 1)(KEY, jnp.zeros(4))
+    learnt = jax.jit(jax.grad(ppl.expectation(program), 1))(KEY, jnp.zeros(4))
     to_go = costs if reverse else costs[::-1]
     expected = jnp.cumsum(to_go) if reverse else jnp.cumsum(to_go)[::-1]
     assert jnp.allclose(learnt, expected)
@@ -304,7 +305,7 @@ def test_own_cost_of_an_estimator():
     exact = brute_force(mixing)
     assert_unbiased(coins(WithCost()), LOGITS, exact=exact, key=KEY, num_samples=30_000)
     plain, own = (
-        jax.vmap(jax.grad(ppl.expectation(coins(e)), argnums=1), (0, None))(
+        jax.jit(jax.vmap(jax.grad(ppl.expectation(coins(e)), argnums=1), (0, None)))(
             jax.random.split(KEY, 10), LOGITS
         )
         for e in (ScoreFunction(), WithCost())
@@ -343,7 +344,7 @@ def controlled(value, address="x", estimator=None):
 
 def test_control_variate_is_subtracted_from_the_cost():
     grad = jax.grad(ppl.expectation(controlled(0.8), has_aux=True), argnums=1, has_aux=True)
-    slope, x = jax.vmap(grad, (0, None))(jax.random.split(KEY, 20), LOGITS)
+    slope, x = jax.jit(jax.vmap(grad, (0, None)))(jax.random.split(KEY, 20), LOGITS)
     expected = (jax.vmap(mixing)(x) - 0.8)[:, None] * (x - jax.nn.sigmoid(LOGITS))
     np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
 
@@ -376,7 +377,7 @@ def test_control_variate_follows_its_site(scoped):
 
     program = ppl.scope(inner, "a") if scoped else inner
     grad = jax.grad(ppl.expectation(program, has_aux=True), argnums=1, has_aux=True)
-    slope, x = jax.vmap(grad, (0, None))(jax.random.split(KEY, 20), LOGITS)
+    slope, x = jax.jit(jax.vmap(grad, (0, None)))(jax.random.split(KEY, 20), LOGITS)
     score = x - jax.nn.sigmoid(LOGITS)[:, None]
     cost = x * jnp.arange(1.0, 4.0)[:, None] - jnp.arange(3.0)[:, None]
     np.testing.assert_allclose(slope, jnp.sum(cost * score, -1), rtol=1e-4, atol=1e-5)
@@ -398,7 +399,7 @@ def test_control_variate_that_depends_on_another_site_in_a_vmap_and_a_scan():
         return jnp.sum(x * (1.0 + 2.0 * y)), (x, y)
 
     grad = jax.grad(ppl.expectation(program, has_aux=True), argnums=1, has_aux=True)
-    slope, (x, y) = jax.vmap(grad, (0, None))(jax.random.split(KEY, 20), LOGITS)
+    slope, (x, y) = jax.jit(jax.vmap(grad, (0, None)))(jax.random.split(KEY, 20), LOGITS)
     chances = jax.nn.sigmoid(LOGITS)[:, None]
     cost = x * (1.0 + 2.0 * y)
     expected = (cost - 2.0 * y) * (x - chances) + cost * (y - chances)

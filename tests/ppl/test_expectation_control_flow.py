@@ -550,8 +550,27 @@ def intervened_inside(draw, t):
     return ppl.intervene(inner, {"a": 1})()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", FORMS)
+OF_ONE_SITE = [
+    *("in_a_cached_jit_used_twice", "in_scan", "in_scan_from_an_array", "in_reversed_scan"),
+    *("in_scan_feeding_outputs_only", "in_map", "in_fori_loop", "vmap_mapped", "vmap_unmapped"),
+    *("vmap_over_jit", "nested_vmap", "vmap_of_scan", "scan_of_vmap"),
+]
+
+
+def quick(name, kind):
+    """Whether `make test` has a form, too: that of several sites with estimators of each kind."""
+    return kind in ("score", "enumerate") if name in OF_ONE_SITE else kind == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(
+            name, kind, marks=pytest.mark.mechanism if quick(name, kind) else pytest.mark.law
+        )
+        for name, kind in itertools.product(FORMS, KINDS)
+    ],
+)
 def test_form(name, kind):
     program, exact = FORMS[name]
     assert_unbiased(

@@ -1,9 +1,11 @@
 """The registry: which families of distributions each estimator is for."""
 
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from ppl import Reparameterized, ScoreFunction
 from stdlib.estimators import (
@@ -138,8 +140,34 @@ OF_TRACED_SIZE = [
 ]
 """A batch of NumPyro's Binomial keeps its number of trials as an array, which a loop traces."""
 IN_LOOPS = [pair for pair in PAIRS if pair.id not in {other.id for other in OF_TRACED_SIZE}]
-OF_EACH_SHAPE = list({(type(p.estimator), p.family.shape): p for p in reversed(IN_LOOPS)}.values())
-"""For each estimator, one family of each batch and event shape, with and without a finite support.
 
-A loop or a `vmap` sees no more of a pair. `make law` has all of `IN_LOOPS`.
+MECHANISMS = {
+    "no weight": ["Reparameterized-multivariate-normal", "ImplicitReparameterized-normal"],
+    "one weight": [
+        "ScoreFunction-bernoulli-batch",
+        "ScoreFunction-bernoulli-event",
+        "RejectionReparam-chi2",
+    ],
+    "particle axis": ["Enumerate-bernoulli-batch", "WithoutReplacement2-one-hot"],
+    "worlds": [
+        *("MeasureValued-bernoulli-batch", "MeasureValued-exponential"),
+        *("StochasticTriple-bernoulli-batch", "StochasticTriple-geometric"),
+    ],
+    "shared runs": [
+        *("LeaveOneOut3-one-hot", "LeaveOneOut3-normal", "Arm-bernoulli-batch"),
+        *("DisArm-bernoulli-event", "Rebar-float-bernoulli"),
+    ],
+    "control": ["Relax-float-bernoulli-event"],
+}
+"""How particles enter an evaluation, and the pairs that `make test` has of each.
+
+Each estimator is there, and each mechanism with batches or events. `make law` has every pair.
 """
+QUICK = {name for names in MECHANISMS.values() for name in names}
+
+
+def parameters(items: Sequence[Any], quick: Collection[str]) -> list:
+    """Of a law's test: `make test` takes those whose ids are `quick`, `make law` all."""
+    assert set(quick) <= {item.id for item in items}
+    marks = {True: pytest.mark.mechanism, False: pytest.mark.law}
+    return [pytest.param(item, id=item.id, marks=marks[item.id in quick]) for item in items]

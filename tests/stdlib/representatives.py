@@ -93,6 +93,10 @@ REPRESENTATIVES = [
         "rejection", RejectionReparam(), lambda t: dist.Gamma(1.6 + 0.6 * jnp.tanh(t), 1.3)
     ),
 ]
+OF_EACH_MECHANISM = [
+    *("reparameterized", "score", "enumerate"),
+    *("leave-one-out", "measure-valued", "rebar", "relax"),
+]
 
 
 def coarse_measure(distribution: Any) -> tuple[jax.Array, jax.Array]:

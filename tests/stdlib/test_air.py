@@ -203,6 +203,7 @@ def test_the_gradient_of_more_objects_is_not_exponentially_longer(estimator):
     assert np.all(np.diff(growth) < 100)  # each object adds about as much as the one before
 
 
+@pytest.mark.claims
 def test_training_learns_to_count():
     sizes = air.Sizes(objects=2, image=20, window=8, what=8, hidden=64, recurrent=64)
     train, test = (air.scenes(n, seed=n, size=20, glyph=8, most=2) for n in (4_000, 500))

@@ -15,6 +15,7 @@ def trained():
     return digits.train(steps=200)
 
 
+@pytest.mark.claims
 def test_a_few_hundred_steps_improve_the_test_bound(trained, capsys):
     _, test = data()
     start = digits.estimate(objective, jax.random.key(0), VAE(jax.random.key(0)), test.images, 2)
@@ -37,6 +38,7 @@ def ink(path):
     return int((pixels.min(axis=-1) < 0.9).sum())
 
 
+@pytest.mark.claims
 def test_pictures_of_the_digits(trained, tmp_path):
     figures.draw_digits(trained, tmp_path)
     assert ink(tmp_path / "reconstructions.png") > 10_000
@@ -53,6 +55,7 @@ def fits():
     }
 
 
+@pytest.mark.claims
 def test_cone_training_reaches_the_optima(fits):
     for name, found in fits.items():
         assert found.reached.error < 0.003
@@ -61,6 +64,7 @@ def test_cone_training_reaches_the_optima(fits):
         assert found.reached.value < noisy_cone.log_evidence()
 
 
+@pytest.mark.claims
 def test_cone_table(fits):
     lines = cone.table(fits).splitlines()
     assert lines[1].split()[-2:] == ["-8.075", "-8.08"]
@@ -68,6 +72,7 @@ def test_cone_table(fits):
     assert lines[3].endswith("-5.323")
 
 
+@pytest.mark.claims
 def test_picture_of_the_cone(fits, tmp_path):
     figures.draw_cone(fits, tmp_path)
     assert ink(tmp_path / "noisy_cone.png") > 10_000

@@ -11,10 +11,16 @@ from stdlib.distributions import FloatBernoulli, OneHotCategorical
 from stdlib.estimators import Enumerate, GumbelSoftmax, StraightThrough
 from stdlib.testing import assert_estimator_law, assert_unbiased
 from tests.stdlib.families import PROBS, combinations, joint_float_bernoulli
-from tests.stdlib.pairs import PAIRS
+from tests.stdlib.pairs import ESTIMATORS, PAIRS, QUICK, parameters
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.id)
+def test_every_estimator_is_quickly_tested():
+    assert {type(pair.estimator) for pair in PAIRS if pair.id in QUICK} == set(
+        map(type, ESTIMATORS)
+    )
+
+
+@pytest.mark.parametrize("pair", parameters(PAIRS, QUICK))
 def test_law(pair):
     make, theta, measure = pair.family
     count = 50_000 if pair.varies else 16

@@ -132,6 +132,7 @@ def schools():
     return objective, fitted(objective, eight_schools.initial(), steps=2000, num_samples=32)
 
 
+@pytest.mark.claims
 def test_eight_schools_log_evidence_by_importance_sampling(schools):
     _, phi = schools
     wider = {"mean": phi["mean"], "log_scale": phi["log_scale"] + 0.2}
@@ -142,6 +143,7 @@ def test_eight_schools_log_evidence_by_importance_sampling(schools):
     assert abs(estimate - eight_schools.log_evidence()) < 4 * error
 
 
+@pytest.mark.claims
 def test_eight_schools_mean_field_moments(schools):
     """Mean field finds the locations to a tenth of an sd or so, and tau and mu a little narrow."""
     objective, phi = schools
@@ -156,6 +158,7 @@ def test_eight_schools_mean_field_moments(schools):
         assert np.all((ratio > 0.6) & (ratio < 1.3)), (name, ratio)
 
 
+@pytest.mark.claims
 def test_eight_schools_moments_of_the_guide_by_sampling(schools):
     _, phi = schools
     draw = jax.vmap(ppl.seed(lambda: ppl.simulate(eight_schools.guide, phi).choices))
@@ -204,6 +207,7 @@ def test_linear_regression_posterior_by_least_squares():
     np.testing.assert_allclose(precision, rows.T @ rows, rtol=1e-6)
 
 
+@pytest.mark.claims
 def test_linear_regression_full_rank_reaches_the_posterior():
     inputs, targets = linear_regression.data()
     objective = regression_objective(linear_regression.full_rank)
@@ -216,6 +220,7 @@ def test_linear_regression_full_rank_reaches_the_posterior():
     assert abs(bound - linear_regression.log_evidence(inputs, targets)) < 2e-3 + 4 * error
 
 
+@pytest.mark.claims
 def test_linear_regression_mean_field_reaches_its_bound():
     inputs, targets = linear_regression.data()
     objective = regression_objective(linear_regression.mean_field)
@@ -263,6 +268,7 @@ def test_hidden_markov_symbols_of_one_length_are_exhaustive(hmm):
     assert abs(np.exp(np.asarray(logs, float)).sum() - 1) < 1e-5
 
 
+@pytest.mark.claims
 def test_hidden_markov_elbo_optimum_is_the_log_evidence(hmm):
     """Enumerated, so the objective has no variance and training is deterministic."""
     chain, symbols = hmm
