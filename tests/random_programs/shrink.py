@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .syntax import Block, Body, Control, Draw, Let, Program, Type, outs, reads
+from .syntax import Block, Body, Control, Draw, Let, Program, Type, every, free, outs, reads
 
 
 def shrunk(program: Program, holds: Callable[[Program], bool]) -> Program:
@@ -21,8 +21,9 @@ def _step(program: Program, holds: Callable[[Program], bool]) -> Program | None:
     pruned = replace(program, body=_pruned(program.body))
     if _size(pruned.body) < _size(program.body) and holds(pruned):
         return pruned
-    for body in _smaller(program.body):
-        tried = replace(program, body=_pruned(body))
+    types = {name: t for s in every(program.body) for name, t in outs(s)}
+    for body in _smaller(program.body, types):
+        tried = replace(program, body=body)
         if _size(tried.body) < _size(program.body) and holds(tried):
             return tried
     return None
@@ -73,20 +74,22 @@ def _pruned_block(block: Block) -> Block:
     return replace(block, bodies=tuple(map(_pruned, block.bodies)))
 
 
-def _smaller(body: Body) -> Iterator[Body]:
-    """One statement replaced, from the last."""
+def _smaller(body: Body, types: Mapping[str, Type]) -> Iterator[Body]:
+    """One statement replaced, from the last; `types` are those of the program's names."""
     for i in reversed(range(len(body.statements))):
         statement = body.statements[i]
         before, after = body.statements[:i], body.statements[i + 1 :]
+        if not {name for name, _ in outs(statement)} & free(replace(body, statements=after)):
+            yield replace(body, statements=(*before, *after))
         for instead in _constants(statement):
             yield replace(body, statements=(*before, *instead, *after))
         if isinstance(statement, Let):
-            for name in statement.args:
+            for name in (n for n in statement.args if types.get(n) == statement.type):
                 rest = Body(body.params, after, body.results)
                 rest = _renamed(rest, {statement.out: name})
                 yield replace(rest, statements=(*before, *rest.statements))
         if isinstance(statement, Block) and statement.kind != "bound":
-            for block in _smaller_block(statement):
+            for block in _smaller_block(statement, types):
                 yield replace(body, statements=(*before, block, *after))
 
 
@@ -107,20 +110,20 @@ def _constant(name: str, t: Type) -> Let:
     return Let(name, t, "integers", (), (np.zeros(t.shape, int).tolist(), t.size))
 
 
-def _smaller_block(block: Block) -> Iterator[Block]:
+def _smaller_block(block: Block, types: Mapping[str, Type]) -> Iterator[Block]:
     for i, inner in enumerate(block.bodies):
-        for body in _smaller(inner):
+        for body in _smaller(inner, types):
             yield replace(block, bodies=(*block.bodies[:i], body, *block.bodies[i + 1 :]))
     if block.kind in ("jit", "checkpoint", "vmap", "map"):
-        for i in range(len(block.args)):
-            yield _without_argument(block, i)
+        for i in (i for i, name in enumerate(block.args) if name in types):
+            yield _without_argument(block, i, types[block.args[i]])
 
 
-def _without_argument(block: Block, i: int) -> Block:
-    """With a constant for an argument."""
+def _without_argument(block: Block, i: int, t: Type) -> Block:
+    """With a constant for an argument of type `t`."""
     (body,) = block.bodies
-    t = Type()
-    constant = _constant(body.params[i], t)
+    row = t if block.kind in ("jit", "checkpoint") else t._replace(shape=t.shape[1:])
+    constant = _constant(body.params[i], row)
     params = (*body.params[:i], *body.params[i + 1 :])
     body = replace(body, params=params, statements=(constant, *body.statements))
     return replace(block, bodies=(body,), args=(*block.args[:i], *block.args[i + 1 :]))
