@@ -70,12 +70,15 @@ class Estimator(eqx.Module):
     it. An estimator for which the second equation fails says `unbiased = False` and runs only
     under `ppl.expectation(..., allow_biased=True)`. One whose particles move with the parameters,
     so that it needs an objective without jumps, says `pathwise = True`; one whose particles are the
-    distribution itself, nothing drawn, `exact = True`.
+    distribution itself, nothing drawn, `exact = True`. `second_order = True` is a promise: the law
+    holds for second derivatives too. Without it, a second derivative of an estimate in what the
+    site's distribution depends on is `BiasedEstimator`, unless `allow_biased=True`.
     """
 
     unbiased: ClassVar[bool] = True
     pathwise: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    second_order: ClassVar[bool] = False
 
     @abc.abstractmethod
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
@@ -115,6 +118,7 @@ class Reparameterized(Estimator):
     """
 
     pathwise: ClassVar[bool] = True
+    second_order: ClassVar[bool] = True
 
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """One differentiable draw."""
@@ -158,6 +162,8 @@ class ScoreFunction(Estimator):
 
     ```
     """
+
+    second_order: ClassVar[bool] = True
 
     baseline: Any = None
 

@@ -149,7 +149,7 @@ class UnsuitableEstimator(ProgramError, TypeError):
 
 
 class BiasedEstimator(ProgramError, ValueError):
-    """A biased estimator was used without `allow_biased=True`."""
+    """An estimator, or its second derivative, is biased, and `allow_biased=True` was not said."""
 
 
 class TooManyJointStates(ProgramError, ValueError):

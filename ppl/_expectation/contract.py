@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from .. import _internals as internals
 from . import baseline
 from .chain import fold
 from .context import Context, Opened
 from .lanes import deps_of, moved
+from .measure import second_derivative
 from .terms import Term, Terms, forgotten
 from .value import Val, event_shape, placed, segment, widen
 from .weigh import axis_of, guarded_product, summed, weighted
@@ -105,6 +107,8 @@ def _perturbed(
         weight = placed(weight, lanes, rank, lead=1)
         if chances is not None:
             return [jnp.sum(guarded_product(weight, jnp.append(here[None], there, 0)), axis=0)]
+        if not context.allow_biased:
+            here, weight = _without_mixed_derivatives(here, weight, site)
         return [here + jnp.sum(weight * stop_gradient(there - here), axis=0)]
 
     piece = segment(val, own)
@@ -117,6 +121,20 @@ def _perturbed(
     here = val._replace(worlds=None)
     (out,) = context.apply(fn, [here, there, weight], lambda deps: [deps[0]])
     return out._replace(worlds=widen(val, rest) if rest else None)
+
+
+def _without_mixed_derivatives(
+    here: jax.Array, weight: jax.Array, site: Opened
+) -> tuple[jax.Array, jax.Array]:
+    """A term and the weights of its perturbations, not to be differentiated one after the other.
+
+    The difference that a weight meets has lost its own derivatives.
+    """
+    message = second_derivative(site.site)
+    return (
+        internals.first_order(here, [weight], message),
+        internals.first_order(weight, [weight, here], message),
+    )
 
 
 def _of_worlds(weight: Val, form: tuple[int, ...], context: Context) -> Val:

@@ -44,7 +44,8 @@ def expectation(
     is the estimand, and the mean of its derivative (by `jax.grad`, `jax.jvp`,
     `jax.value_and_grad`, `eqx.filter_grad`; in `jit` and `vmap`) is the estimand's derivative.
     Second derivatives are unbiased too where those of every site's estimator are, as its docstring
-    says (`Reparameterized`, `ScoreFunction`, `Enumerate`, ...). All this holds if each site's
+    says (`Reparameterized`, `ScoreFunction`, `Enumerate`, ...); elsewhere they are
+    `BiasedEstimator`. All this holds if each site's
     estimator suits it and the usual exchange of limits does: the objective must not jump at a
     reparameterised value (where it is seen to, a `DiscontinuousObjective` warning says so), nor,
     for second derivatives, may its first derivative.
@@ -171,7 +172,7 @@ def _estimated(
         try:
             value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)
             total = sum_up([*terms_of(value), *_controls(context)], context)
-            return total, [_auxiliary(out, context) for out in rest]
+            return jnp.asarray(total), [_auxiliary(out, context) for out in rest]
         except MixedSteps as found:
             if id(found.eqn) in written_out:
                 raise too_long(found.eqn) from None

@@ -10,7 +10,7 @@ import numpy as np
 from jax.lax import stop_gradient
 
 from .. import _internals as internals
-from .._estimator import check_estimator, default_estimator
+from .._estimator import Particles, check_estimator, default_estimator
 from .._site import Call, Operands, Site, read_call
 from ..errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
 
@@ -102,6 +102,9 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
         estimator = estimator_of(call.site, operands, allow_biased)
         drawn = estimator.particles(key, operands.distribution)
         check_particles(drawn, call.site)
+        promised = estimator.second_order or estimator.exact or allow_biased
+        if not (promised or drawn.perturbed):  # of perturbations, where they are met
+            drawn = _of_first_order(drawn, second_derivative(call.site, estimator))
         values, weights = drawn.values, drawn.weights
         if weights is None and drawn.control is not None:
             weights = jnp.ones((1, *jnp.shape(drawn.control)))
@@ -191,6 +194,29 @@ def check_particles(drawn: Any, site: Site) -> None:
 def _known(runs: Any) -> np.ndarray | None:
     """The constants of runs, where they are known while tracing."""
     return None if runs is None or isinstance(runs, jax.core.Tracer) else np.asarray(runs)
+
+
+def second_derivative(site: Site, estimator: Any = None) -> str:
+    """What is wrong with a second derivative at a site."""
+    name = "The estimator" if estimator is None else f"{type(estimator).__name__}"
+    return (
+        f"{name} at site {site.address!r}, {site.where}, is unbiased in value and first derivative "
+        "alone, and a second derivative was taken in what the site's distribution depends on. "
+        "Choose an estimator whose second derivatives are unbiased (ppl.ScoreFunction(), or "
+        "another that says `second_order = True`), or accept the bias: "
+        "ppl.expectation(objective, allow_biased=True)."
+    )
+
+
+def _of_first_order(drawn: Particles, message: str) -> Particles:
+    """The same particles, whose derivatives are not differentiated again."""
+
+    def once(array):
+        if not isinstance(array, jax.Array) or not jnp.issubdtype(array.dtype, jnp.inexact):
+            return array
+        return internals.first_order(array, [array], message)
+
+    return drawn._replace(values=once(drawn.values), weights=once(drawn.weights))
 
 
 def _constants(values: Any) -> tuple | None:

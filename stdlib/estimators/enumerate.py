@@ -34,6 +34,7 @@ class Enumerate(Estimator):
     """
 
     exact: ClassVar[bool] = True
+    second_order: ClassVar[bool] = True
 
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """The support and its probabilities; the key is not used."""

@@ -45,6 +45,7 @@ class Rebar(Estimator):
     """
 
     pathwise: ClassVar[bool] = True
+    second_order: ClassVar[bool] = True
 
     temperature: Any = 0.5
     eta: Any = 1.0

@@ -44,6 +44,7 @@ class RejectionReparam(Estimator):
     """
 
     pathwise: ClassVar[bool] = True
+    second_order: ClassVar[bool] = True
 
     shape_augmentation: int = eqx.field(static=True, default=4)
 

@@ -1,7 +1,7 @@
 """RELAX: a score function with a free function of relaxed draws as its control variate."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -45,6 +45,8 @@ class Relax(Estimator):
 
     ```
     """
+
+    second_order: ClassVar[bool] = True
 
     network: Callable[[jax.Array], jax.Array]
     temperature: Any = 0.5

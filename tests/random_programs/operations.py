@@ -137,11 +137,17 @@ TABLE: dict[str, Operation] = {
         lambda c: Type((len(c),)),
         lambda r: ([number(r) for _ in range(r.integers(1, 4))],),
     ),
-    "zeros": LET(
-        "jnp.zeros({s[0]})",
-        lambda shape: np.zeros((*shape, 1), complex),
-        lambda shape: Type(shape),
-        lambda r: ((0,),),
+    "constant": LET(
+        "jnp.full({s[0]}, {s[1]})",
+        lambda shape, c: np.full((*shape, 1), c, complex),
+        lambda shape, c: Type(shape),
+        lambda rng: ((int(rng.integers(0, 2)),), number(rng)),
+    ),
+    "integer zeros": LET(
+        "jnp.zeros({s[0]}, int)",
+        lambda shape, size: np.zeros((*shape, 1), int),
+        lambda shape, size: Type(shape, size),
+        lambda rng: ((int(rng.integers(0, 2)),), 2),
     ),
     "integers": LET(
         "jnp.array({s[0]})",

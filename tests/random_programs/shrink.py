@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from .syntax import Block, Body, Control, Draw, Let, Program, Type, every, free, outs, reads
 
 
@@ -103,11 +101,11 @@ def _constants(statement: Any) -> Iterator[list[Let]]:
 
 
 def _constant(name: str, t: Type) -> Let:
+    if t.real and not t.shape:
+        return Let(name, t, "number", (), (0.5,))
     if t.real:
-        return Let(
-            name, t, "numbers" if t.shape else "number", (), (np.full(t.shape, 0.5).tolist(),)
-        )
-    return Let(name, t, "integers", (), (np.zeros(t.shape, int).tolist(), t.size))
+        return Let(name, t, "constant", (), (t.shape, 0.5))
+    return Let(name, t, "integer zeros", (), (t.shape, t.size))
 
 
 def _smaller_block(block: Block, types: Mapping[str, Type]) -> Iterator[Block]:

@@ -106,8 +106,7 @@ class Statements:
 
     def constant(self, statements: list, scope: Scope, wanted: Type) -> str:
         """Zeros of an integer type."""
-        zeros = np.zeros(wanted.shape, int).tolist()
-        return self.let(statements, scope, "integers", [], (zeros, wanted.size))
+        return self.let(statements, scope, "integer zeros", [], (wanted.shape, wanted.size))
 
     def fitted(self, statements: list, scope: Scope, own: Scope, wanted: Type) -> str:
         """A value of a type, made of one of `own`, if it can be."""
