@@ -8,6 +8,7 @@ from ._control_variate import control_variate
 from ._distributions import distributions
 from ._estimator import Estimator, Particles, Reparameterized, ScoreFunction, box
 from ._expectation import expectation, log_expectation
+from ._log_sum_exp import log_sum_exp
 from ._marginal import marginal, normalize
 from ._rewrite import condition, frozen, intervene, mask, scale, scope, with_estimators
 from ._sample import sample
@@ -43,6 +44,7 @@ __all__ = [
     "intervene",
     "log_density",
     "log_expectation",
+    "log_sum_exp",
     "marginal",
     "mask",
     "normalize",

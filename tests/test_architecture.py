@@ -21,7 +21,7 @@ MAX_LINES = 400
 # Modules of ppl, lowest layer first. A module imports only from layers below its own.
 LAYERS = [
     ["errors"],
-    ["_address", "_internals", "_state"],
+    ["_address", "_internals", "_log_sum_exp", "_state"],
     ["_failure"],
     ["_dataflow", "_run", "_site"],
     ["_foreign", "_sampler"],

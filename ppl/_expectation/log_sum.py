@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn import logsumexp
 
+from .._log_sum_exp import log_sum_exp
 from .chain import identity, layout, meeting, own_weights, transitions
 from .context import Context, Loop, MixedSteps
 from .lanes import deps_of, joined, moved
@@ -25,7 +25,7 @@ Total = Callable[..., jax.Array]
 
 def exact_total(array: jax.Array, axis: Any, step: Any = 0) -> jax.Array:
     """The log-sum-exp."""
-    return logsumexp(array, axis=axis)
+    return log_sum_exp(array, axis)
 
 
 def drawn_total(key: jax.Array) -> Total:
@@ -47,12 +47,13 @@ def drawn_total(key: jax.Array) -> Total:
 
 @jax.custom_vjp
 def _drawn(logs: jax.Array, key: jax.Array) -> jax.Array:
-    return logsumexp(logs, axis=0)
+    return log_sum_exp(logs, 0)
 
 
 def _draw(logs, key):
-    chosen = jax.random.categorical(key, logs, axis=0)
-    return logsumexp(logs, axis=0), jax.nn.one_hot(chosen, len(logs), dtype=logs.dtype, axis=0)
+    total, chosen = log_sum_exp(logs, 0), jax.random.categorical(key, logs, axis=0)
+    shares = jax.nn.one_hot(chosen, len(logs), dtype=logs.dtype, axis=0)
+    return total, jnp.where(jnp.isneginf(total), 0.0, shares)
 
 
 _drawn.defvjp(_draw, lambda chosen, cotangent: (chosen * cotangent, None))

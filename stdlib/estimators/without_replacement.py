@@ -6,9 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jax.scipy.special import logsumexp
 
-from ppl import Estimator, Particles
+from ppl import Estimator, Particles, log_sum_exp
 from ppl.errors import InvalidSetting
 
 from ._support import picked
@@ -64,7 +63,7 @@ class WithoutReplacement(Estimator):
         noise = jax.random.gumbel(key, fixed.shape, fixed.dtype)
         order = jnp.argsort(fixed + noise, axis=0, descending=True)
         chosen, rest = order[: self.num_draws], order[self.num_draws :]
-        first, baseline = _shares(picked(fixed, chosen), logsumexp(picked(fixed, rest), axis=0))
+        first, baseline = _shares(picked(fixed, chosen), log_sum_exp(picked(fixed, rest), 0))
         score = picked(log_prob - fixed, chosen)
         weights = first * (1 + score) - jnp.sum((first * score)[:, None] * baseline, axis=0)
         return Particles(picked(support, chosen), weights, normalized=True)
@@ -93,8 +92,8 @@ def _shares(log_prob: jax.Array, log_rest: jax.Array) -> tuple[jax.Array, jax.Ar
     orders = {full: jnp.zeros_like(log_rest)}
     for part in range(full - 1, -1, -1):
         left = [t for t in members if not part >> t & 1]
-        mass = logsumexp(jnp.stack([log_rest, *(log_prob[t] for t in left)]), axis=0)
-        orders[part] = logsumexp(jnp.stack([orders[part | 1 << t] for t in left]), axis=0) - mass
+        mass = log_sum_exp(jnp.stack([log_rest, *(log_prob[t] for t in left)]), 0)
+        orders[part] = log_sum_exp(jnp.stack([orders[part | 1 << t] for t in left]), 0) - mass
     first = jnp.stack([jnp.exp(orders[1 << s] - orders[0]) for s in members])
 
     def share(s: int, t: int) -> jax.Array:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.special import logsumexp
 
 import ppl
 from ppl import StateSpace, Target, condition, intervene, log_density, sample, simulate
@@ -67,8 +66,11 @@ def particle_filter(settings: Settings, target: Target, given: Choices | None = 
     """Runs a filter; with `given` choices, these are the path of the first particle throughout."""
     space = ppl.state_space(target.prior)
     filtering = _Filter(settings, space, _data(space, target), _parted(space, given))
-    lineages, inputs, begun = filtering.start()
+    begun = filtering.start()
     start = uniform(settings.num_particles) + begun.log_weights
+    if space.length == 0:
+        return _no_steps(space, target, begun, start)
+    lineages, inputs = filtering.lineages(begun)
     lineages, gained = filtering.step(lineages, (0, taken(inputs, 0)))
     log_weights, total = normalized(start + gained)
 
@@ -95,10 +97,28 @@ def particle_filter(settings: Settings, target: Target, given: Choices | None = 
 
 
 class _Begun(NamedTuple):
-    """What was chosen before the loop, `(n, ...)`, and what it weighs."""
+    """What was chosen before the loop, `(n, ...)`, what it weighs, and what the steps read.
+
+    That is the first one's state, `(n, ...)`, and the inputs: `own` of each particle or `shared`.
+    """
 
     choices: Choices
     log_weights: jax.Array
+    state: list
+    own: list | None
+    shared: list
+
+
+def _no_steps(space: StateSpace, target: Target, begun: _Begun, start: jax.Array) -> Run:
+    """The run over a loop of no steps: what came before it, weighed."""
+    log_weights, total = normalized(start)
+    in_loop = _within(target.hidden, _addresses(space.start), inside=False)
+    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), in_loop)
+
+    def path(index):
+        return merged(empty, taken(begun.choices, index))
+
+    return Run(log_weights, total, path)
 
 
 class _Filter(NamedTuple):
@@ -113,15 +133,15 @@ class _Filter(NamedTuple):
     data: Choices
     given: tuple[Choices, Choices] | None
 
-    def start(self) -> tuple[Lineage, list, _Begun]:
-        """The particles before the first step, the inputs that they share, and what they chose."""
+    def start(self) -> _Begun:
+        """What comes before the loop."""
         count = self.settings.num_particles
         if not Target(self.space.start, {}).hidden:
             trace = simulate(self.space.start)
             state, inputs = trace.value
             state = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), state)
             weights = jnp.broadcast_to(trace.log_likelihood, (count,))
-            return self._lineage(state, None, inputs), inputs, _Begun({}, weights)
+            return _Begun({}, weights, state, None, inputs)
         free = count - (self.given is not None)
         traces = jax.vmap(lambda _: simulate(self.space.start))(jnp.arange(free))
         found = traces.value, traces.choices, traces.log_likelihood
@@ -129,15 +149,16 @@ class _Filter(NamedTuple):
             own = simulate(intervene(self.space.start, self.given[0]))
             found = with_first(found, (own.value, dict(self.given[0]), own.log_likelihood))
         (state, inputs), choices, weights = found
-        return self._lineage(state, inputs, taken(inputs, 0)), [], _Begun(choices, weights)
+        return _Begun(choices, weights, state, inputs, [])
 
-    def _lineage(self, state: list, own: list | None, inputs: list) -> Lineage:
-        """Particles with zeros for the choices of a step before the first."""
-        program = partial(self.space.step, taken(state, 0), taken(inputs, 0))
+    def lineages(self, begun: _Begun) -> tuple[Lineage, list]:
+        """Particles before the first step, with zeros for the choices of one before; the inputs."""
+        inputs = begun.shared if begun.own is None else taken(begun.own, 0)
+        program = partial(self.space.step, taken(begun.state, 0), taken(inputs, 0))
         structs = Target(program, {}).hidden
         count = self.settings.num_particles
         zeros = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), structs)
-        return Lineage(state, own, zeros)
+        return Lineage(begun.state, begun.own, zeros), begun.shared
 
     def step(self, lineages: Lineage, at: At) -> tuple[Lineage, jax.Array]:
         """One step of all particles: where they are, and what their weights gain."""
@@ -246,9 +267,10 @@ def uniform(count: int) -> jax.Array:
 
 
 def normalized(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log weights that sum to one, and the log of what they summed to."""
-    total = logsumexp(log_weights)
-    return log_weights - total, total
+    """Log weights that sum to one, and the log of what they summed to: if to zero, equal ones."""
+    total = ppl.log_sum_exp(log_weights)
+    rest = log_weights - jnp.where(jnp.isneginf(total), 0.0, total)
+    return jnp.where(jnp.isneginf(total), uniform(len(log_weights)), rest), total
 
 
 def _addresses(program: Callable) -> set[str]:

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import logsumexp
 
 import ppl
-from ppl import Target, sample
+from ppl import Target, log_sum_exp, sample
 from ppl.errors import TooManyJointStates, UnsuitableEstimator
 
 from ._filter import merged
@@ -44,7 +43,7 @@ class Mixture(Integral):
 
     def log_evidence(self, target: Target) -> jax.Array:
         """log p(x)."""
-        return logsumexp(self._masses(target)[1])
+        return log_sum_exp(self._masses(target)[1])
 
     def _masses(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """All joint states of the finite choices, and the log evidence with each of them."""

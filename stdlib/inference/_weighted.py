@@ -12,7 +12,8 @@ import numpyro.distributions as dist
 from ppl import Algorithm, Target, sample
 from ppl.errors import InvalidSetting
 
-from ._weights import log_mean_exp, taken
+from .._log_weights import log_mean_exp
+from ._weights import taken
 
 
 class Weighted(Algorithm):

@@ -4,12 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 
-
-def log_mean_exp(logs: jax.Array) -> jax.Array:
-    """The log of the mean of some weights."""
-    return logsumexp(logs - jnp.log(logs.shape[-1]))
+from ppl import log_sum_exp
 
 
 def taken(particles: Any, index: Any) -> Any:
@@ -29,4 +25,4 @@ def with_last(particles: Any, last: Any) -> Any:
 
 def effective_size(log_weights: jax.Array) -> jax.Array:
     """The effective sample size of normalised log weights (Kong et al. 1994)."""
-    return jnp.exp(-logsumexp(2.0 * log_weights))
+    return jnp.exp(-log_sum_exp(2.0 * log_weights))

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 
 from ppl.errors import InvalidSetting
 
@@ -18,12 +17,6 @@ def log_weights(
 ) -> jax.Array:
     """log p(x, z_k) - log q(z_k) for independent z_k from the guide, `(num_particles,)`."""
     return jax.vmap(lambda _: elbo(model, guide, observed))(jnp.arange(num_particles))
-
-
-def log_mean_exp(logs: jax.Array) -> jax.Array:
-    """The log of the mean, over the last axis, of what is given by its logs."""
-    # log K inside: added at the end it would be a cost that meets no score, unlike its baseline
-    return logsumexp(logs - jnp.log(logs.shape[-1]), axis=-1)
 
 
 def check_count(name: str, count: Any, objective: str, least: int = 1) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._particles import check_count, log_mean_exp, log_weights
+from .._log_weights import log_mean_exp
+from ._particles import check_count, log_weights
 
 
 def ciwae(

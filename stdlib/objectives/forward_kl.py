@@ -10,6 +10,7 @@ from jax.lax import stop_gradient
 from ppl import condition, frozen, log_density, simulate
 from ppl.errors import BiasedEstimator
 
+from .._log_weights import share_sum, shares
 from ._gradients import unobserved_log_density
 from ._particles import check_count
 
@@ -83,7 +84,7 @@ def forward_kl(
 
     log_weights, terms = jax.vmap(particle)(jnp.arange(num_particles))
     if log_evidence is None:
-        weights = jax.nn.softmax(log_weights)
+        weights = shares(log_weights)
     else:
         weights = jnp.exp(log_weights - log_evidence) / num_particles
-    return jnp.sum(stop_gradient(weights) * terms)
+    return share_sum(stop_gradient(weights), terms)

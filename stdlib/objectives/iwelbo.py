@@ -10,6 +10,7 @@ from jax.lax import stop_gradient
 from ppl import condition, control_variate, log_density, simulate
 from ppl.errors import BiasedEstimator, InvalidSetting
 
+from .._log_weights import log_mean_exp, shares
 from ._gradients import (
     DOUBLY_REPARAMETERIZED,
     STICKING_THE_LANDING,
@@ -20,7 +21,7 @@ from ._gradients import (
     simulate_pathwise,
     sites_of,
 )
-from ._particles import check_count, log_mean_exp
+from ._particles import check_count
 from .elbo import elbo
 
 GRADIENTS = (TOTAL, DOUBLY_REPARAMETERIZED, VIMCO, STICKING_THE_LANDING)
@@ -126,7 +127,7 @@ def _doubly_reparameterized(
         return log_density(joint, moved) - frozen_log_density(guide, moved)
 
     choices, log_weights = jax.vmap(drawn)(particles)
-    return jax.vmap(weighed)(stop_gradient(jax.nn.softmax(log_weights)), choices)
+    return jax.vmap(weighed)(stop_gradient(shares(log_weights)), choices)
 
 
 def _vimco(

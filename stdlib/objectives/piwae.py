@@ -9,8 +9,9 @@ from jax.lax import stop_gradient
 
 from ppl import condition, frozen, log_density, simulate
 
+from .._log_weights import log_mean_exp
 from ._gradients import derivative_of
-from ._particles import check_count, log_mean_exp
+from ._particles import check_count
 
 
 def piwae(

@@ -10,8 +10,9 @@ from jax.lax import stop_gradient
 from ppl import condition, frozen, log_density, simulate
 from ppl.errors import BiasedEstimator
 
+from .._log_weights import log_mean_exp, share_sum, shares
 from ._gradients import derivative_of, unobserved_log_density
-from ._particles import check_count, log_mean_exp
+from ._particles import check_count
 
 
 def reweighted_wake_sleep(
@@ -73,5 +74,5 @@ def reweighted_wake_sleep(
         return log_weight, unobserved_log_density(guide, q.choices)
 
     log_weights, scores = jax.vmap(particle)(jnp.arange(num_particles))
-    weights = stop_gradient(jax.nn.softmax(log_weights))
-    return log_mean_exp(log_weights) + derivative_of(jnp.sum(weights * scores))
+    own = stop_gradient(shares(log_weights))
+    return log_mean_exp(log_weights) + derivative_of(share_sum(own, scores))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
 
-from ppl import sample
+from ppl import log_sum_exp, sample
 from ppl.errors import InvalidSetting
 
-from ._particles import check_count, log_mean_exp, log_weights
+from .._log_weights import log_mean_exp
+from ._particles import check_count, log_weights
 from .elbo import elbo
 
 
@@ -82,8 +83,10 @@ def sumo(
         reached = count <= drawn + 1
         log_weight = lax.cond(reached, lambda: elbo(model, guide, observed), lambda: 0.0)
         total = num_particles + count
-        larger = jnp.logaddexp(bound + jnp.log1p(-1.0 / total), log_weight - jnp.log(total))
+        parts = bound + jnp.log1p(-1.0 / total), log_weight - jnp.log(total)
+        larger = log_sum_exp(jnp.stack(parts))
         larger = jnp.where(reached, larger, bound)
-        return larger, count * (larger - bound)
+        gained = jnp.where(jnp.isneginf(larger), 0.0, larger - bound)
+        return larger, count * gained
 
     return first + jnp.sum(lax.scan(step, first, counts)[1])

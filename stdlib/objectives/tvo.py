@@ -11,6 +11,7 @@ from jax.lax import stop_gradient
 from ppl import condition, frozen, log_density, simulate
 from ppl.errors import BiasedEstimator, InvalidSetting
 
+from .._log_weights import share_sum, shares
 from ._gradients import TOTAL, check_gradient, derivative_of, unobserved_log_density
 from ._particles import check_count, log_weights
 
@@ -78,7 +79,7 @@ def tvo(
             )
         return _covariance(model, guide, observed, num_particles, orders)
     logs = log_weights(model, guide, observed, num_particles)
-    terms = (step * (jax.nn.softmax(beta * logs) @ logs) for beta, step in _steps(orders))
+    terms = (step * share_sum(_tempered(logs, beta), logs) for beta, step in _steps(orders))
     return sum(terms, jnp.zeros(()))
 
 
@@ -94,6 +95,10 @@ def _checked(betas: Sequence[float]) -> np.ndarray:
             "example, betas=(0.0, 0.1)."
         )
     return orders
+
+
+def _tempered(logs: jax.Array, beta: float) -> jax.Array:
+    return shares(beta * logs if beta else jnp.zeros_like(logs))
 
 
 def _steps(orders: np.ndarray) -> list[tuple[float, float]]:
@@ -117,9 +122,9 @@ def _covariance(
     logs = log_p - log_q
 
     def term(beta: float) -> jax.Array:
-        weights = stop_gradient(jax.nn.softmax(beta * logs))
-        mean = weights @ logs
-        centred = stop_gradient(weights * (logs - mean))
-        return mean + derivative_of(centred @ (beta * log_p + (1.0 - beta) * log_q))
+        own = stop_gradient(_tempered(logs, beta))
+        mean = share_sum(own, logs)
+        centred = stop_gradient(own * jnp.where(own == 0, 0.0, logs - mean))
+        return mean + derivative_of(share_sum(centred, beta * log_p + (1.0 - beta) * log_q))
 
     return sum((step * term(beta) for beta, step in _steps(orders)), jnp.zeros(()))
