@@ -122,7 +122,7 @@ class Reparameterized(Estimator):
 
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """One differentiable draw."""
-        return Particles(distribution.sample(key)[None], None)
+        return Particles(jnp.asarray(distribution.sample(key))[None], None)
 
     def unsuitable(self, distribution: Any) -> str | None:
         """Neither where it says `has_rsample = False`, nor where its sampler chooses by noise."""
@@ -169,8 +169,8 @@ class ScoreFunction(Estimator):
 
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """One draw, cut off from the parameters, and its score weight."""
-        value = stop_gradient(distribution.sample(key))
-        weights = box(distribution.log_prob(value))[None]
+        value = stop_gradient(jnp.asarray(distribution.sample(key)))
+        weights = box(jnp.asarray(distribution.log_prob(value)))[None]
         return Particles(value[None], weights, baseline=self.baseline)
 
     def unsuitable(self, distribution: Any) -> str | None:

@@ -244,6 +244,11 @@ def is_literal(atom: Any) -> bool:
     return isinstance(atom, core.Literal)
 
 
+def literal(atom: Any) -> jax.Array:
+    """The value of a literal as an array; JAX holds some as Python scalars."""
+    return jax.numpy.asarray(atom.val, atom.aval.dtype)
+
+
 def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     """A closed or open jaxpr as the open one and its constants."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())

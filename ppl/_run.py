@@ -27,4 +27,7 @@ def run(
     for eqn in internals.live(jaxpr):
         outs = step(eqn, [read(atom) for atom in eqn.invars])
         env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return [
+        internals.literal(atom) if internals.is_literal(atom) else env[atom]
+        for atom in jaxpr.outvars
+    ]

@@ -197,13 +197,17 @@ class Call(NamedTuple):
         """A plain draw, or the data of an observed site."""
         if self.operands.obs is not None:
             return self.data()
-        return self.over_lanes(lambda ops, key: ops.distribution.sample(key), self.keys(key))
+
+        def one(ops: Operands, key):
+            return jnp.asarray(ops.distribution.sample(key), self.site.out.dtype)
+
+        return self.over_lanes(one, self.keys(key))
 
     def log_prob(self, value: Any) -> jax.Array:
         """The site's share of the log density: scaled, masked, zero where it is not reached."""
 
         def one(ops: Operands, value):
-            logp = ops.distribution.log_prob(value)
+            logp = jnp.asarray(ops.distribution.log_prob(value))
             for factor in (*ops.scales, *ops.masks):
                 _check_factor(factor, logp, self.site)
             for scale in ops.scales:

@@ -97,6 +97,10 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
     if call.operands.obs is not None:
         found[:] = [Kind(1)]
         return Measure(call.data()[None])
+    shape = (*call.site.lane_shape, *call.site.out.shape)
+    if math.prod(shape) == 0:  # no elements: nothing is random, and nothing to weigh
+        found[:] = [Kind(1, exact=True)]
+        return Measure(jnp.zeros((1, *shape), call.site.out.dtype))
 
     def lane(operands: Operands, key):
         estimator = estimator_of(call.site, operands, allow_biased)

@@ -39,6 +39,8 @@ def steps_meet(eqn: Any, vals: Sequence[Val]) -> bool:
 
 def scan(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
     """The rule of a `scan` equation."""
+    if eqn.params["length"] == 0:
+        return _no_steps(eqn, vals)
     jaxpr, _ = internals.body_of(eqn)
     kinds = kinds_within(jaxpr, context.allow_biased)
     perturbed = any(kind.perturbed for kind in kinds)
@@ -51,6 +53,13 @@ def scan(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val
         if shared_runs(context, kind) is None:
             open_runs(context, Val(jnp.asarray(kind.constants)), kind)
     return Steps(eqn, vals, keys, context).outputs()
+
+
+def _no_steps(eqn: Any, vals: Sequence[Val]) -> list[Val]:
+    """What a loop of no steps leaves: the carry as it came, and outputs without elements."""
+    _, carry, _ = internals.scan_split(eqn, vals)
+    avals = [v.aval for v in eqn.outvars[len(carry) :]]
+    return [*carry, *(Val(jnp.zeros(aval.shape, aval.dtype)) for aval in avals)]
 
 
 # --- written out ---------------------------------------------------------------------------------

@@ -172,7 +172,8 @@ class Steps:
                 raise MixedSteps(self.eqn)
             return BEFORE
 
-        if any(axis.form and self._stepping(val, axis) for axis in val.axes):
+        stepping = [axis for axis in val.axes if self._stepping(val, axis)]
+        if any(axis.form or not self.inner[axis.site].loops for axis in stepping):
             raise MixedSteps(self.eqn)
         deps = carried(deps_of(val), self.level, self.loop.reverse)
         return self._renamed(val, before)._replace(lanes=deps.lanes)
