@@ -48,7 +48,7 @@ def nest(flat: Mapping[Path, Any]) -> dict[str, Any]:
 
 def nearest(path: Path, known: Iterable[Path]) -> str:
     """A clause naming the known addresses closest to a path."""
-    names = [render(k) for k in known]
+    names = [render(k) for k in known if k]
     if not names:
         return "It has no such sites at all."
     close = difflib.get_close_matches(render(path), names, n=3, cutoff=0.5)

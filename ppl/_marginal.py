@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ._address import Path, flatten, nearest, nest, parse, render
 from ._algorithm import Algorithm, Target
@@ -36,12 +37,14 @@ def marginal(
 
     **Arguments**
 
-    - `keep`: the addresses to keep; one that is a scope keeps all the addresses in it.
+    - `keep`: the addresses to keep; one that is a scope keeps all the addresses in it. With none,
+      the program has no choices, and its density is the evidence of its observed sites.
     - `algorithm`: `stdlib.inference.Importance(n)`, `Exact()`, `SMC(n)`, ... It is given the
       `ppl.Target` of the hidden choices, with x observed.
 
     **Raises** (when the program runs) `UnknownAddress`, `ProposalMismatch`, `ObservedMarginal`
-    where a program with observed sites is simulated: such a one can be scored.
+    where a program with observed sites, or one that keeps nothing, is simulated: such a one can be
+    scored.
 
     Sources: Becker et al. 2024; Lew et al. 2023; Ranganath et al. 2016 (HVI); Sobolev & Vetrov
     2019 (IWHVI).
@@ -87,6 +90,8 @@ def marginal(
                 return [log_density(again, target(values).observed)]
             return [algorithm.log_evidence(target(values))]
 
+        if not kept:
+            return _weighed(where, density) if any(placed_sites(staged.jaxpr)) else {}
         return _bound("marginal", kept, where, draw, simulate, density)
 
     return marginalized
@@ -172,6 +177,17 @@ def _bound(
     return nest(dict(zip(places, values, strict=True)))
 
 
+def _weighed(where: str, density: Callable) -> dict[str, Any]:
+    """A compound site without choices: nameless, observed, and of the given density."""
+    nothing = jnp.zeros(0)
+    site = Site(
+        (), None, (), jax.ShapeDtypeStruct(nothing.shape, nothing.dtype), where, observed=True
+    )
+    draw, simulate = lambda: [nothing], lambda: [nothing, *density()]
+    Compound("marginal", (site,), draw, simulate, lambda _: density(), (nothing,)).bind()
+    return {}
+
+
 def _again(staged: Staged) -> Callable[[], Any]:
     """A staged program as a program without arguments."""
 
@@ -188,7 +204,8 @@ def _drawn(program: Callable) -> dict[Path, Any]:
     def meaning(call, feed):
         value = call.bind()
         if isinstance(call, Compound):
-            return value, Record(dict(zip(call.paths, value, strict=True)))
+            found = zip(call.paths, value, call.observed, strict=True)
+            return value, Record({path: x for path, x, data in found if data is None})
         return value, Record({} if call.site.observed else {call.site.path: value})
 
     staged = stage(program)

@@ -79,7 +79,7 @@ def _total(logs: Sequence[Any]) -> Any:
 def check_duplicates(sites: Sequence[Placed], name: str) -> None:
     """Raises where two sites that can both be reached share an address."""
     seen: dict[Path, list[Site]] = {}
-    for site in (placed.site for placed in sites):
+    for site in (placed.site for placed in sites if placed.path):
         for other in seen.setdefault(site.path, []):
             if not site.excludes(other):
                 raise DuplicateAddress(
@@ -94,7 +94,7 @@ def aligned(records: Sequence[Record], bodies: Sequence[Sequence[Placed]], taken
     """The record of the branch `taken` of a `cond`, made to cover the addresses of them all."""
     places: dict[Path, list[Placed]] = {}
     for body in bodies:
-        for placed in body:
+        for placed in filter(lambda placed: placed.path, body):
             places.setdefault(placed.path, []).append(placed)
     _check_agreement(places)
     covered = {path for record in records for path in record.values}

@@ -81,7 +81,7 @@ class Site:
 
     @property
     def address(self) -> str:
-        return render(self.path)
+        return render(self.path) or "(no address)"
 
     @property
     def label(self) -> str:
@@ -114,8 +114,8 @@ class Site:
         return sum(isinstance(axis, Lanes) for axis in self.axes[: loops[-depth]])
 
     def under(self, prefix: Path) -> "Site":
-        """The site with its address put under a prefix."""
-        return dataclasses.replace(self, path=prefix + self.path)
+        """The site with its address, if it has one, put under a prefix."""
+        return dataclasses.replace(self, path=prefix + self.path) if self.path else self
 
     def excludes(self, other: "Site") -> bool:
         """Whether the two sites stand in different branches of one `cond`."""

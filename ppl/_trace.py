@@ -1,6 +1,6 @@
 """`simulate` and `log_density`: running a program, and scoring it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic
 
 import equinox as eqx
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from ._address import nest
 from ._choices import checked_choices
 from ._compound import Compound
-from ._feed import Choices, Nothing
+from ._feed import Choices, Nothing, Placed
 from ._record import Record, check_duplicates
 from ._stage import P, T, stage
 from ._walker import placed_sites, walk
+from .errors import ObservedMarginal
 
 
 class Trace(eqx.Module, Generic[T]):
@@ -44,7 +45,8 @@ def simulate(program: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Trac
 
     **Law**: `log_density(p, simulate(p).choices) == t.log_density + t.log_likelihood`.
 
-    **Raises** `DuplicateAddress`, `BranchMismatch`, `UnsupportedControlFlow`.
+    **Raises** `DuplicateAddress`, `BranchMismatch`, `UnsupportedControlFlow`; `ObservedMarginal`
+    where the program is a `marginal` that keeps nothing.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -58,7 +60,9 @@ def simulate(program: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Trac
     ```
     """
     jaxpr, consts, rebuild, name = stage(program, *args, **kwargs)
-    check_duplicates(list(placed_sites(jaxpr)), name)
+    sites = list(placed_sites(jaxpr))
+    check_duplicates(sites, name)
+    _check_keeps(sites, name)
     outs, record = walk(jaxpr, consts, [], _simulate, Nothing())
     return Trace(
         nest(record.values),
@@ -67,6 +71,14 @@ def simulate(program: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Trac
         rebuild(outs),
         nest(record.valid),
     )
+
+
+def _check_keeps(sites: Sequence[Placed], name: str) -> None:
+    if sites and not any(placed.path for placed in sites):
+        raise ObservedMarginal(
+            f"Program {name!r} keeps no choice of its marginal at {sites[0].site.where}: there is "
+            "nothing to simulate. Score it: ppl.log_density(program, {})."
+        )
 
 
 def _simulate(call, feed):

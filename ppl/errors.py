@@ -113,7 +113,7 @@ class ProposalMismatch(ProgramError, ValueError):
 
 
 class ObservedMarginal(ProgramError, ValueError):
-    """A marginal of a program with observed sites was simulated, not scored."""
+    """A marginal of observed sites, or one that keeps nothing, was simulated and not scored."""
 
 
 class FactorShapeError(ProgramError, ValueError):

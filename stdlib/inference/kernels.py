@@ -17,6 +17,8 @@ from jax.flatten_util import ravel_pytree
 from ppl import sample
 from ppl.errors import InvalidSetting
 
+from ._proposed import Proposal, proposed
+
 Choices = Mapping[str, Any]
 
 
@@ -56,9 +58,12 @@ class RandomWalk(Kernel):
     def step(self, target: Any, choices: Choices) -> Choices:
         """One proposal, taken or not."""
         density, old, rebuild = real_vector(target, choices)
+
+        def propose(old, noise):
+            return density.judged(old, old + self.scale * noise, lambda new: 0.0)
+
         noise = sample("step", dist.Normal(jnp.zeros_like(old), 1.0))
-        new = old + self.scale * noise
-        return rebuild(_accepted(density, old, new, lambda new: 0.0))
+        return rebuild(_accepted(propose, old, noise))
 
 
 class MALA(Kernel):
@@ -72,17 +77,19 @@ class MALA(Kernel):
     def step(self, target: Any, choices: Choices) -> Choices:
         """One proposal, taken or not."""
         density, old, rebuild = real_vector(target, choices)
-        noise = sample("step", dist.Normal(jnp.zeros_like(old), 1.0))
 
         def drift(u):
             return u + 0.5 * self.step_size**2 * jax.grad(density.log)(u)
 
-        def log_ratio(new):
-            there = jnp.sum(((old - drift(new)) / self.step_size) ** 2)
-            return 0.5 * (jnp.sum(noise**2) - there)
+        def propose(old, noise):
+            def log_ratio(new):
+                there = jnp.sum(((old - drift(new)) / self.step_size) ** 2)
+                return 0.5 * (jnp.sum(noise**2) - there)
 
-        new = drift(old) + self.step_size * noise
-        return rebuild(_accepted(density, old, new, log_ratio))
+            return density.judged(old, drift(old) + self.step_size * noise, log_ratio)
+
+        noise = sample("step", dist.Normal(jnp.zeros_like(old), 1.0))
+        return rebuild(_accepted(propose, old, noise))
 
 
 class HMC(Kernel):
@@ -97,20 +104,23 @@ class HMC(Kernel):
     def step(self, target: Any, choices: Choices) -> Choices:
         """One proposal, taken or not."""
         density, old, rebuild = real_vector(target, choices)
-        start = sample("momentum", dist.Normal(jnp.zeros_like(old), 1.0))
         slope, half = jax.grad(density.log), 0.5 * self.step_size
 
-        def leap(state, _):
-            u, momentum, inside = state
-            momentum = momentum + half * slope(jnp.where(inside, u, old))
-            u = u + self.step_size * momentum
-            inside = inside & density.supports(u)
-            return (u, momentum + half * slope(jnp.where(inside, u, old)), inside), None
+        def propose(old, start):
+            def leap(state, _):
+                u, momentum, inside = state
+                momentum = momentum + half * slope(jnp.where(inside, u, old))
+                u = u + self.step_size * momentum
+                inside = inside & density.supports(u)
+                return (u, momentum + half * slope(jnp.where(inside, u, old)), inside), None
 
-        begin = old, start, jnp.asarray(True)
-        (new, end, inside), _ = jax.lax.scan(leap, begin, length=self.num_steps)
-        log_ratio = lambda new: 0.5 * (jnp.sum(start**2) - jnp.sum(end**2))  # noqa: E731
-        return rebuild(_accepted(density, old, new, log_ratio, inside))
+            begin = old, start, jnp.asarray(True)
+            (new, end, inside), _ = jax.lax.scan(leap, begin, length=self.num_steps)
+            kinetic = 0.5 * (jnp.sum(start**2) - jnp.sum(end**2))
+            return density.judged(old, new, lambda new: kinetic, inside)
+
+        momentum = sample("momentum", dist.Normal(jnp.zeros_like(old), 1.0))
+        return rebuild(_accepted(propose, old, momentum))
 
 
 def chain(kernel: Kernel, target: Any, initial: Choices, length: int) -> Choices:
@@ -133,6 +143,15 @@ class _Density(eqx.Module):
     log: Callable
     supports: Callable
 
+    def judged(
+        self, old: jax.Array, new: jax.Array, log_ratio: Callable, inside: Any = True
+    ) -> tuple[jax.Array, jax.Array]:
+        """A new vector, and log p(new) - log p(old) + `log_ratio(new)`; -inf out of the support."""
+        inside = inside & self.supports(new) & jnp.all(jnp.isfinite(new))
+        safe = jnp.where(inside, new, old)
+        log_rate = self.log(safe) - self.log(old) + log_ratio(safe)
+        return new, jnp.where(inside, log_rate, -jnp.inf)
+
 
 def real_vector(target: Any, choices: Choices) -> tuple[_Density, jax.Array, Callable]:
     """A target as a density of one vector, its choices as one, and the way back to choices."""
@@ -151,13 +170,8 @@ def real_vector(target: Any, choices: Choices) -> tuple[_Density, jax.Array, Cal
     return density, vector, rebuild
 
 
-def _accepted(
-    density: _Density, old: jax.Array, new: jax.Array, log_ratio: Callable, inside: Any = True
-) -> jax.Array:
+def _accepted(propose: Proposal, old: jax.Array, noise: jax.Array) -> jax.Array:
     """The new vector, with the probability of Metropolis and Hastings; else the old one."""
-    inside = density.supports(new) & inside & jnp.all(jnp.isfinite(new))
-    safe = jnp.where(inside, new, old)
-    log_rate = density.log(safe) - density.log(old) + log_ratio(safe)
-    rate = jnp.where(inside & (log_rate == log_rate), jnp.exp(jnp.minimum(log_rate, 0.0)), 0.0)
+    new, rate = proposed(propose, old, noise)
     accept = sample("accept", dist.Bernoulli(rate))
-    return jnp.where(accept == 1, safe, old)
+    return jnp.where(accept == 1, new, old)

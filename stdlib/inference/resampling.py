@@ -95,13 +95,13 @@ class Residual(Ancestors):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws them."""
-        copies = jnp.floor(self.count * self.probs)
-        rest = jnp.log(self.count * self.probs - copies)
+        expected = self.count * self.probs
+        copies = jnp.floor(expected)
+        # not below zero: XLA may compute `expected` twice, with other roundings
+        rest = jnp.log(jnp.maximum(expected - copies, 0.0))
         drawn = jax.random.categorical(key, rest, shape=(self.count,))
-        sure = jnp.repeat(
-            jnp.arange(len(copies)), copies.astype(int), total_repeat_length=self.count
-        )
-        return jnp.where(jnp.arange(self.count) < jnp.sum(copies), sure, drawn)
+        sure = jnp.searchsorted(jnp.cumsum(copies), jnp.arange(self.count), side="right")
+        return jnp.where(sure < len(copies), sure, drawn)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """In place of the log probability, which only its derivative would be read for: zero."""

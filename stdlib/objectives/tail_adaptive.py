@@ -73,7 +73,12 @@ def tail_adaptive(
         return log_density(joint, q.choices) - frozen_log_density(guide, q.choices)
 
     log_weights = jax.vmap(particle)(jnp.arange(num_particles))
-    constant = stop_gradient(log_weights)
-    shares = jnp.mean(constant >= constant[:, None], axis=1)
-    weights = shares**exponent
+    weights = _shares(stop_gradient(log_weights)) ** exponent
     return jnp.sum(weights / jnp.sum(weights) * log_weights)
+
+
+def _shares(values: jax.Array) -> jax.Array:
+    """For each value, the share of those that are at least as large."""
+    # sorted values are compared, as XLA may compute an operand twice, with other roundings
+    ordered, places = jax.lax.sort_key_val(values, jnp.arange(len(values)))
+    return jnp.zeros_like(values).at[places].set(jnp.mean(ordered >= ordered[:, None], axis=1))

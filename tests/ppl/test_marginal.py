@@ -6,6 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from jax import lax
+from jax.scipy.stats import norm
 
 import ppl
 from ppl import errors, sample
@@ -264,6 +265,61 @@ def test_meanings_of_a_compound_site():
     both = {"u": 0.3, "x": 1.0}
     assert jnp.allclose(ppl.log_density(everything, both), ppl.log_density(noisy, both))
     assert ppl.log_density(ppl.frozen(exact_x), at) == plain
+
+
+def seen():
+    """A coin, and data that depend on it."""
+    coin = sample("coin", dist.Bernoulli(0.6))
+    sample("y", dist.Normal(1.0 * coin, 1.0), obs=0.0)
+
+
+SEEN = float(jnp.log(0.4 * jnp.exp(norm.logpdf(0.0)) + 0.6 * jnp.exp(norm.logpdf(0.0, 1.0))))
+
+
+@pytest.mark.parametrize("algorithm", [Exact(), Importance(1), Importance(3)], ids=repr)
+def test_a_marginal_that_keeps_nothing_is_the_evidence(algorithm):
+    program = ppl.marginal(seen, [], algorithm)
+    scored = lambda: jnp.exp(ppl.log_density(program, {}))
+    values = jax.jit(jax.vmap(ppl.seed(scored)))(jax.random.split(KEY, 5_000))
+    error = 5 * values.std() / 5_000**0.5 + 1e-6
+    assert abs(values.mean() - jnp.exp(SEEN)) < error
+    assert jnp.allclose(ppl.log_density(ppl.marginal(lambda: None, [], algorithm), {}), 0.0)
+
+
+def test_evidence_counts_wherever_it_stands():
+    evidence = ppl.marginal(seen, [], Exact())
+
+    def many(p):
+        z = sample("z", dist.Normal(0.0, 1.0))
+        evidence()
+        ppl.scope(evidence, "a")()
+        jax.vmap(lambda _: evidence())(jnp.arange(3))
+        lax.scan(lambda c, _: (c, evidence()), 0.0, length=2)
+        lax.cond(z > 0.0, evidence, dict)
+        jax.vmap(lambda i: lax.cond(i > 0, evidence, dict))(jnp.arange(3))
+        jax.vmap(lambda n: lax.while_loop(lambda i: i < n, counted, 0))(jnp.arange(3))
+        sample("p", dist.Bernoulli(p), obs=1)
+
+    def counted(i):
+        evidence()
+        return i + 1
+
+    for z, count in ((1.0, 13), (-1.0, 12)):
+        exact = count * SEEN + norm.logpdf(z) + jnp.log(0.3)
+        assert jnp.allclose(ppl.log_density(many, {"z": z}, 0.3), exact, rtol=1e-5)
+    assert ppl.log_density(ppl.mask(evidence, False), {}) == 0.0
+    assert jnp.allclose(ppl.log_density(ppl.scale(evidence, 2.0), {}), 2.0 * SEEN)
+
+    def bound(p):
+        guide = lambda: sample("z", dist.Normal(0.0, 1.0), ppl.ScoreFunction())
+        return elbo(lambda: many(p), guide, {})
+
+    slope = jax.grad(ppl.expectation(bound), argnums=1)(KEY, 0.3)
+    assert jnp.allclose(slope, 1 / 0.3, rtol=1e-5)
+    with pytest.raises(errors.ObservedMarginal, match="keeps no choice of its marginal"):
+        ppl.seed(lambda: ppl.simulate(evidence))(KEY)
+    with pytest.raises(errors.ObservedMarginal, match="has an observed site"):
+        ppl.seed(lambda: ppl.simulate(ppl.marginal(lambda: many(0.3), "z", Importance(1))))(KEY)
 
 
 def test_keeping_a_scope_keeps_what_is_in_it():

@@ -321,6 +321,40 @@ def test_kernels_leave_the_posterior_as_it_is(kernel):
         assert abs(values.mean() - exact) < 5 * values.std() / 50_000**0.5
 
 
+def steep(a):
+    """A normal of the cube: leapfrog steps overflow, and so do the densities of far steps."""
+    x = sample("x", dist.Normal(0.0, 1.0))
+    sample("y", dist.Normal(a * x**3, 0.5))
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_moves_that_are_never_accepted_have_no_derivatives(level):
+    """Finite gradients where proposals overflow, however XLA arranges the floats."""
+    annealed = AIS(2, 2, HMC(0.7, 4))
+
+    def objective(a):
+        target = ppl.Target(lambda: steep(a), {"y": 1.0})
+        walked = [chain(k, target, {"x": 1.0}, 2)["x"] for k in (MALA(1.5), RandomWalk(1e12))]
+        return annealed.log_evidence(target) + jnp.sum(jnp.stack(walked))
+
+    estimate = jax.vmap(jax.value_and_grad(ppl.expectation(objective), argnums=1), (0, None))
+    options = {"xla_backend_optimization_level": level}
+    value, slope = jax.jit(estimate, compiler_options=options)(jax.random.split(KEY, 500), 1.0)
+    assert jnp.all(jnp.isfinite(value)) and jnp.all(jnp.isfinite(slope))
+
+
+def test_gradients_pass_moves_some_of_which_overflow():
+    def objective(a):
+        program = ppl.marginal(lambda: steep(a), "y", AIS(2, 2, HMC(0.7, 2)))
+        return jnp.exp(ppl.log_density(program, {"y": 1.0}))
+
+    def exact(a):
+        masses = jnp.exp(dist.Normal(0.0, 1.0).log_prob(GRID)) * STEP
+        return jnp.sum(masses * jnp.exp(dist.Normal(a * GRID**3, 0.5).log_prob(1.0)))
+
+    assert_unbiased(objective, 1.0, exact=exact, key=KEY, num_samples=50_000)
+
+
 def test_no_u_turn_sampler():
     target = ppl.Target(lambda: noisy(0.7), {"x": 1.5})
     draws = ppl.seed(chain)(KEY, NUTS(0.9), target, {"u": 1.0}, 6_000)["u"]

@@ -26,6 +26,7 @@ from stdlib.objectives import (
     trajectory_balance,
 )
 from stdlib.objectives._particles import check_count
+from stdlib.objectives.tail_adaptive import _shares as tail_shares
 from stdlib.testing import assert_unbiased
 from tests.stdlib.bounds import KEY, dry_run
 from tests.stdlib.small import (
@@ -301,6 +302,29 @@ def test_tail_adaptive_weights_by_rank():
 
     at = dict.fromkeys(("default", "steep"), NORMAL.at["phi"])
     assert_unbiased(objective, at, exact=exact, key=KEY, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_tail_adaptive_weights_are_finite_and_ties_have_one_share(level):
+    """However XLA arranges the floats: every particle is at least as large as itself."""
+
+    def objective(mean, spread):
+        def guide():
+            sample("z", dist.Normal(mean, 2.0))
+            sample("same", dist.Normal(0.0, 1.0))
+
+        def model():
+            sample("z", dist.Normal(0.0, 1.0 + spread))
+            sample("same", dist.Normal(0.0, 1.0))
+
+        return tail_adaptive(model, guide, {}, 4, allow_biased=True)
+
+    slope = jax.vmap(jax.grad(ppl.expectation(objective), 1), (0, None, None))
+    options = {"xla_backend_optimization_level": level}
+    found = jax.jit(slope, compiler_options=options)(jax.random.split(KEY, 4_000), 1.0, 0.0)
+    assert jnp.all(jnp.isfinite(found))
+    ties = jax.jit(tail_shares, compiler_options=options)(jnp.array([0.3, -1.0, 0.3, 2.0]))
+    assert ties.tolist() == [0.75, 1.0, 0.75, 0.25]
 
 
 def test_tail_adaptive_with_exponent_zero_sticks_the_landing_and_leaves_the_model():
