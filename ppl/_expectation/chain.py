@@ -138,8 +138,18 @@ def _probabilities(kept, group, context, loop) -> tuple[Val, Val]:
 
 
 def own_weights(group: range, context: Context) -> dict[int, Val]:
-    """The weights of the sites of a loop, over the particles of their own step."""
-    return {n: own_weight(n, Axis(n), context) for n in group}
+    """The weights of the sites of a loop, over the particles of their own step.
+
+    They count as depending on their site, lane by lane, also where its steps are independent.
+    """
+    weights = {}
+    for n in group:
+        weight = own_weight(n, Axis(n), context)
+        own = {n: identity(len(context[n].lanes))} if context[n].axis else {}
+        weights[n] = weight._replace(
+            sites=weight.sites | (1 << n if own else 0), lanes={**own, **weight.lanes}
+        )
+    return weights
 
 
 def identity(rank: int) -> Relation:

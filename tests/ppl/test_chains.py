@@ -388,3 +388,18 @@ def test_log_expectation_draws_nothing(estimator):
 
     with pytest.raises(errors.UnsuitableEstimator, match=r"'x'.*test_chains.py.*Enumerate\(\)"):
         ppl.log_expectation(program)()
+
+
+def test_independent_steps_whose_neighbours_meet_are_summed_in_the_loop():
+    """However long the loop is: T·K² operations, nothing is written out."""
+
+    def neighbours(p):
+        def step(before, _):
+            b = 1.0 * sample("b", dist.Bernoulli(p), Enumerate())
+            return b, before * b + 0.5 * b**2
+
+        return jnp.sum(jax.lax.scan(step, 1.0, length=200)[1])
+
+    found = jax.value_and_grad(ppl.expectation(neighbours), argnums=1)(jax.random.key(0), 0.3)
+    exact = 199 * 0.09 + 0.3 + 200 * 0.15
+    np.testing.assert_allclose(found, (exact, 199 * 0.6 + 1.0 + 100.0), rtol=1e-5)
