@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from ._law import Law, law, why_no_law
 from ._sampler import chooses_by_noise
-from ._site import read_call
+from ._site import Site, read_call
+from ._support import guarded
 from .errors import UnsuitableEstimator
 
 
@@ -82,7 +84,11 @@ class Estimator(eqx.Module):
 
     @abc.abstractmethod
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
-        """The measure: a function of a PRNG key and of the distribution of one lane."""
+        """The measure: a function of a PRNG key and of the distribution of one lane.
+
+        It is the law of the draw, without masks; its `log_prob` refuses (`UnsuitableEstimator`) to
+        be differentiated in parameters with which the support moves.
+        """
 
     def unsuitable(self, distribution: Any) -> str | None:
         """Why this estimator is wrong for a distribution, or None where it suits."""
@@ -137,8 +143,9 @@ class ScoreFunction(Estimator):
     """The score-function estimator (REINFORCE): one draw v, weight box(log p(v)).
 
     Unbiased for any distribution whose `log_prob` is differentiable in its parameters and whose
-    support does not move with them (Williams 1992; Foerster et al. 2018). High variance; one run
-    of what follows. Derivatives of every order are unbiased.
+    support does not move with them (Williams 1992; Foerster et al. 2018): where its edge does, and
+    the density does not vanish there, the derivative is `UnsuitableEstimator`. High variance; one
+    run of what follows. Derivatives of every order are unbiased.
 
     **Arguments**
 
@@ -173,35 +180,34 @@ class ScoreFunction(Estimator):
         weights = box(jnp.asarray(distribution.log_prob(value)))[None]
         return Particles(value[None], weights, baseline=self.baseline)
 
-    def unsuitable(self, distribution: Any) -> str | None:
-        """A support that moves with the parameters has a boundary term the score misses."""
-        if _moving_support(distribution):
-            return "its support moves with its parameters, so the score misses the boundary"
-        return None
-
-
-def _moving_support(distribution: Any) -> bool:
-    try:
-        support = getattr(distribution, "support", None)
-    except NotImplementedError:
-        return False
-    bounds = [x for x in jax.tree.leaves(support) if isinstance(x, jax.Array)]
-    return any(jnp.issubdtype(x.dtype, jnp.inexact) for x in bounds)
-
 
 def default_estimator(distribution: Any) -> Estimator:
     """`Reparameterized` where the distribution says it can be (and can), else `ScoreFunction`."""
-    if getattr(distribution, "has_rsample", False) and not chooses_by_noise(distribution):
+    base = law(distribution).base
+    if getattr(base, "has_rsample", False) and not chooses_by_noise(base):
         return Reparameterized()
     return ScoreFunction()
 
 
-def estimator_at(eqn: Any) -> Estimator | None:
-    """The estimator of a `sample` equation, or None where it is observed."""
+def drawn_at(eqn: Any) -> tuple[Estimator, Law] | None:
+    """The estimator and the law of a `sample` equation, or None where it is observed."""
     operands = read_call(eqn.params["site"], [v.aval for v in eqn.invars]).of_a_lane()
     if operands.obs is not None:
         return None
-    return operands.estimator or default_estimator(operands.distribution)
+    estimator = operands.estimator or default_estimator(operands.distribution)
+    return estimator, law(operands.distribution)
+
+
+def scorable(base: Any, estimator: Estimator, distribution: Any, site: Site) -> Any:
+    """The base of a law, for an estimator to see: the score of an edge that moves is refused."""
+
+    def refuse():
+        raise _unsuited(estimator, distribution, site.address, site.where, _MOVING)
+
+    return base if isinstance(estimator, Reparameterized) else guarded(base, refuse)
+
+
+_MOVING = "its support moves with its parameters, so the score misses the boundary"
 
 
 def check_estimator(estimator: Any, distribution: Any, address: str, where: str) -> None:
@@ -212,10 +218,17 @@ def check_estimator(estimator: Any, distribution: Any, address: str, where: str)
             f"The estimator of {address!r} at {where} must be a ppl.Estimator instance, "
             f"got {estimator!r}. Write, for example, {hint}."
         )
-    reason = estimator.unsuitable(distribution)
+    base = law(distribution).base
+    reason = why_no_law(base) or estimator.unsuitable(base)
     if reason is not None:
-        raise UnsuitableEstimator(
-            f"{type(estimator).__name__}() does not suit {type(distribution).__name__} at site "
-            f"{address!r}, {where}: {reason}. Leave the estimator out for the default, or choose "
-            "another."
-        )
+        raise _unsuited(estimator, distribution, address, where, reason)
+
+
+def _unsuited(
+    estimator: Estimator, distribution: Any, address: str, where: str, reason: str
+) -> UnsuitableEstimator:
+    return UnsuitableEstimator(
+        f"{type(estimator).__name__}() does not suit {type(distribution).__name__} at site "
+        f"{address!r}, {where}: {reason}. Leave the estimator out for the default, or choose "
+        "another."
+    )

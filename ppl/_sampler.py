@@ -19,16 +19,26 @@ def chooses_by_noise(distribution: Any) -> bool:
     The choice of a mixture's component jumps as the weights move, and the derivative of the draw
     does not see it. `has_rsample` may say otherwise.
     """
+    return _CHOICE in _facts_of(distribution)
+
+
+def is_point(distribution: Any) -> bool:
+    """Whether draws depend on parameters and on no noise."""
+    facts = _facts_of(distribution)
+    return _PARAMETER in facts and _NOISE not in facts
+
+
+def _facts_of(distribution: Any) -> frozenset:
     leaves, static, treedef = partition(distribution)
     structs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
     try:
-        return _chooses(structs, static, treedef)
+        return _draw_facts(structs, static, treedef)
     except TypeError:  # static parts that cannot be hashed
-        return _chooses.__wrapped__(structs, static, treedef)
+        return _draw_facts.__wrapped__(structs, static, treedef)
 
 
 @functools.lru_cache(maxsize=1024)
-def _chooses(structs: tuple, static: tuple, treedef: Any) -> bool:
+def _draw_facts(structs: tuple, static: tuple, treedef: Any) -> frozenset:
     def draw(key, leaves):
         return merge(leaves, static, treedef).sample(key)
 
@@ -36,7 +46,7 @@ def _chooses(structs: tuple, static: tuple, treedef: Any) -> bool:
     jaxpr = jax.make_jaxpr(draw)(key, list(structs)).jaxpr
     noise, parameter = frozenset({_NOISE}), frozenset({_PARAMETER})
     ins = [noise, *(parameter if _inexact(v) else frozenset() for v in jaxpr.invars[1:])]
-    return any(_CHOICE in facts for facts in flow(jaxpr, ins, _transfer))
+    return merged(flow(jaxpr, ins, _transfer))
 
 
 def _transfer(eqn, ins, within, control):

@@ -14,6 +14,7 @@ import numpy as np
 from . import _internals as internals
 from ._address import Path, render
 from ._failure import told_of_site
+from ._law import scored
 from .errors import FactorShapeError
 
 SITE_LABEL = re.compile(r"site (\S+) \((.*?:\d+)\)")
@@ -207,7 +208,7 @@ class Call(NamedTuple):
         """The site's share of the log density: scaled, masked, zero where it is not reached."""
 
         def one(ops: Operands, value):
-            logp = jnp.asarray(ops.distribution.log_prob(value))
+            logp = jnp.asarray(scored(ops.distribution).log_prob(value))
             for factor in (*ops.scales, *ops.masks):
                 _check_factor(factor, logp, self.site)
             for scale in ops.scales:

@@ -21,10 +21,11 @@ MAX_LINES = 400
 # Modules of ppl, lowest layer first. A module imports only from layers below its own.
 LAYERS = [
     ["errors"],
-    ["_address", "_internals", "_log_sum_exp", "_state"],
+    ["_address", "_internals", "_law", "_log_sum_exp", "_state"],
     ["_failure"],
     ["_dataflow", "_run", "_site"],
     ["_foreign", "_sampler"],
+    ["_support"],
     ["_estimator"],
     ["_control_variate", "_feed", "_graph", "_sample", "_stage"],
     ["_choices", "_compound", "_record", "_show"],

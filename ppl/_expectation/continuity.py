@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from .. import _internals as internals
 from .._dataflow import flow, merged
-from .._estimator import estimator_at
+from .._estimator import drawn_at
 from .._site import Site
 from ..errors import DiscontinuousObjective
 
@@ -66,8 +66,8 @@ def warn_jumps(jaxpr: Any) -> None:
 
 
 def _drawn(eqn: Any, reads: frozenset) -> frozenset:
-    estimator = estimator_at(eqn)
-    if estimator is None or not estimator.pathwise:
+    drawn = drawn_at(eqn)
+    if drawn is None or not (drawn[0].pathwise or drawn[1].moves):
         return frozenset()
     return frozenset({Reads(eqn.params["site"], False), *(r for r in reads if not r.jumps)})
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .. import _internals as internals
 from .._dataflow import readers
-from .._estimator import Reparameterized, estimator_at
+from .._estimator import Reparameterized, drawn_at
 from .context import Context
 from .lanes import transfer
 from .terms import (
@@ -170,4 +170,5 @@ def _weighted(eqn: Any) -> bool:
         return False
     if internals.kind(eqn) != "sample":
         return True
-    return not isinstance(estimator_at(eqn), Reparameterized | None)
+    drawn = drawn_at(eqn)
+    return drawn is not None and not isinstance(drawn[0], Reparameterized)

@@ -10,7 +10,8 @@ import numpy as np
 from jax.lax import stop_gradient
 
 from .. import _internals as internals
-from .._estimator import Particles, check_estimator, default_estimator
+from .._estimator import Particles, check_estimator, default_estimator, scorable
+from .._law import law
 from .._site import Call, Operands, Site, read_call
 from ..errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
 
@@ -104,8 +105,11 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
 
     def lane(operands: Operands, key):
         estimator = estimator_of(call.site, operands, allow_biased)
-        drawn = estimator.particles(key, operands.distribution)
+        base = law(operands.distribution)
+        seen = scorable(base.base, estimator, operands.distribution, call.site)
+        drawn = estimator.particles(key, seen)
         check_particles(drawn, call.site)
+        drawn = drawn._replace(values=base.pushed(drawn.values))
         promised = estimator.second_order or estimator.exact or allow_biased
         if not (promised or drawn.perturbed):  # of perturbations, where they are met
             drawn = _of_first_order(drawn, second_derivative(call.site, estimator))

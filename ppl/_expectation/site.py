@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient
 
 from .. import _internals as internals
 from .._run import run
@@ -138,7 +137,7 @@ class _Opening:
         """A particle and its perturbations: new worlds, in which those of other sites are not."""
         own = Segment(self.context.next, (), self.kind.particles - 1)
         array = jnp.moveaxis(value.array, len(value.axes), 0)[1:]
-        worlds = Worlds(stop_gradient(array), value.axes, (own,))
+        worlds = Worlds(array, value.axes, (own,))
         base = _first(value)
         base = base._replace(worlds=appended(base.worlds, worlds))
         array = jax.lax.slice_in_dim(weight.array, 1, None, axis=len(weight.axes))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from ppl import Estimator, Particles, ScoreFunction
+from ppl import Estimator, Particles
 from ppl.errors import InvalidSetting
 
 
@@ -60,7 +60,3 @@ class LeaveOneOut(Estimator):
         weights = (1 + score - others) / size
         runs = np.full(size, 1 / size)
         return Particles(values, weights, normalized=True, runs=runs, shared=("LeaveOneOut", size))
-
-    def unsuitable(self, distribution: Any) -> str | None:
-        """Where the score is wrong, so is this."""
-        return ScoreFunction().unsuitable(distribution)

@@ -43,6 +43,10 @@ def estimated(objective, *args):
     return lambda: ppl.expectation(objective)(KEY, *args)
 
 
+def differentiated(objective, *args):
+    return lambda: jax.grad(ppl.expectation(objective), argnums=1)(KEY, *args)
+
+
 def one():
     return sample("x", NORMAL)
 
@@ -234,7 +238,7 @@ ESTIMATORS = [
      [*named("Enumerate()"), "Poisson", "not finite", *other]),
     (run(lambda: sample("x", NORMAL, Enumerate())), e.UnsuitableEstimator,
      [*named("Enumerate()"), "Normal", *other]),
-    (estimated(uniform, jnp.array(2.0)), e.UnsuitableEstimator,
+    (differentiated(uniform, 2.0), e.UnsuitableEstimator,
      [*named("ScoreFunction()"), "Uniform", "support moves", *other]),
     (run(lambda: sample("x", NORMAL, ppl.ScoreFunction)), e.UnsuitableEstimator,
      ["'x'", "SITE", "instance", "Write, for example, ScoreFunction()"]),

@@ -54,10 +54,6 @@ def test_leave_one_out_needs_two_draws(size):
         LeaveOneOut(size)
 
 
-def test_leave_one_out_refuses_a_support_that_moves():
-    assert "moves" in LeaveOneOut().unsuitable(dist.Uniform(0.0, jnp.float32(2.0)))
-
-
 # --- without replacement -------------------------------------------------------------------------
 
 
