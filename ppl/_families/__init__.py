@@ -1,0 +1,3 @@
+"""Distributions as the language scores and draws them: see `canonical`."""
+
+from .canonical import canonical as canonical

@@ -1,0 +1,101 @@
+"""Truncated families, with the log of the mass between two ends however far out they are."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn import log_sigmoid
+from jax.scipy.special import log_ndtr
+
+from .probabilities import floats, log_not_exp
+
+
+class LeftTruncatedDistribution:
+    """Above `low`."""
+
+    def log_prob(self: Any, value: Any) -> jax.Array:
+        return _truncated(self.base_dist, self.low, jnp.inf, value)
+
+
+class RightTruncatedDistribution:
+    """Below `high`."""
+
+    def log_prob(self: Any, value: Any) -> jax.Array:
+        return _truncated(self.base_dist, -jnp.inf, self.high, value)
+
+
+class TwoSidedTruncatedDistribution:
+    """Between `low` and `high`."""
+
+    def log_prob(self: Any, value: Any) -> jax.Array:
+        return _truncated(self.base_dist, self.low, self.high, value)
+
+
+def _truncated(base: Any, low: Any, high: Any, value: Any) -> jax.Array:
+    low, high, loc, scale = floats(low, high, base.loc, base.scale)
+    ends = (jnp.where(jnp.isinf(x), x, (_finite(x) - loc) / scale) for x in (low, high))
+    return base.log_prob(value) - _log_mass(base)(*ends)
+
+
+def _finite(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isinf(x), 0.0, x)
+
+
+def _log_mass(base: Any) -> Any:
+    names = [cls.__name__ for cls in type(base).__mro__]
+    found = [mass for name, mass in LOG_MASSES.items() if name in names]
+    return found[0] if found else lambda low, high: _by_cdf(base, low, high)
+
+
+def _by_cdf(base: Any, low: jax.Array, high: jax.Array) -> jax.Array:
+    """By the distribution function of a symmetric family, on the side of its smaller values."""
+    low, high = _left(low, high)
+    ends = (base.cdf(base.loc + base.scale * end) for end in (high, low))
+    return jnp.log(next(ends) - next(ends))
+
+
+def _left(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """An interval or its mirror image, whichever lies to the left."""
+    right = low + high > 0.0
+    return jnp.where(right, -high, low), jnp.where(right, -low, high)
+
+
+def _normal(low: jax.Array, high: jax.Array) -> jax.Array:
+    low, high = _left(low, high)
+    middle, width = 0.5 * (low + high), high - low
+    narrow = width * jnp.maximum(1.0, jnp.abs(middle)) < 0.1
+    m, w = (jnp.square(jnp.where(narrow, x, 0.1)) for x in (middle, width))
+    series = (m - 1.0) * w / 24 + (jnp.square(m) - 6.0 * m + 3.0) * jnp.square(w) / 1920
+    height = -0.5 * (m + jnp.log(2.0 * jnp.pi) - jnp.log(w)) + jnp.log1p(series)
+    below, above = jnp.where(narrow, -jnp.inf, low), jnp.where(narrow, 0.0, high)
+    whole = log_ndtr(above)
+    none = jnp.isneginf(below)
+    ratio = log_ndtr(jnp.where(none, -1.0, below)) - jnp.where(none, 0.0, whole)
+    return jnp.where(narrow, height, whole + jnp.where(none, 0.0, log_not_exp(ratio)))
+
+
+def _cauchy(low: jax.Array, high: jax.Array) -> jax.Array:
+    """The angle under which the interval is seen, from a distance of one."""
+    left, right = jnp.isneginf(low), jnp.isposinf(high)
+    a, b = jnp.where(left, 0.0, low), jnp.where(right, 0.0, high)
+    across = jnp.where(left | right, 1.0, b - a)
+    along = jnp.where(left, -b, jnp.where(right, a, 1.0 + a * b))
+    return jnp.log(jnp.arctan2(across, along) / jnp.pi)
+
+
+def _laplace(low: jax.Array, high: jax.Array) -> jax.Array:
+    low, high = _left(low, high)
+    apart = high <= 0.0
+    near, far = jnp.where(apart, high, 0.0), jnp.where(apart, low, -1.0)
+    one_side = near + log_not_exp(far - near)
+    a, b = jnp.where(apart, 0.0, low), jnp.where(apart, 0.0, high)
+    both = jnp.log(jnp.where(apart, 1.0, -jnp.expm1(a) - jnp.expm1(-b)))
+    return jnp.where(apart, one_side, both) - jnp.log(2.0)
+
+
+def _logistic(low: jax.Array, high: jax.Array) -> jax.Array:
+    return log_sigmoid(high) + log_sigmoid(-low) + log_not_exp(low - high)
+
+
+LOG_MASSES = {"Cauchy": _cauchy, "Laplace": _laplace, "Logistic": _logistic, "Normal": _normal}
+"""The log of the mass of a standard distribution between two ends."""
