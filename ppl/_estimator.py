@@ -145,7 +145,9 @@ class ScoreFunction(Estimator):
     Unbiased for any distribution whose `log_prob` is differentiable in its parameters and whose
     support does not move with them (Williams 1992; Foerster et al. 2018): where its edge does, and
     the density does not vanish there, the derivative is `UnsuitableEstimator`. High variance; one
-    run of what follows. Derivatives of every order are unbiased.
+    run of what follows. Derivatives of every order are unbiased. A value of probability exactly
+    zero is never drawn, so what it gains as that probability grows is not seen: a derivative there
+    is for `Enumerate`, `MeasureValued` and `StochasticTriple` of `stdlib.estimators`.
 
     **Arguments**
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ._address import Path, parse
 from ._estimator import Estimator, check_estimator
 from ._failure import told_of_site
+from ._families import canonical
 from ._foreign import refuse_handlers
 from ._site import Operands, make_call, merge, partition, user_location
 from .errors import ChoiceShapeError, ChoiceTypeError, InvalidDistribution
@@ -48,6 +49,7 @@ def sample(
     ```
     """
     path, where = parse(address), user_location()
+    distribution = canonical(distribution)
     refuse_handlers(f"sample({address!r})")
     out = _draw_struct(distribution, address, where)
     if obs is not None:

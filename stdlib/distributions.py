@@ -21,6 +21,11 @@ def _inside(probs: Any) -> jax.Array:
     return jnp.clip(probs, jnp.finfo(probs.dtype).tiny, 1 - jnp.finfo(probs.dtype).epsneg)
 
 
+def _normalized(probs: Any) -> jax.Array:
+    probs = jnp.asarray(probs, jnp.result_type(float, probs))
+    return probs / jnp.sum(probs, -1, keepdims=True)
+
+
 class FloatBernoulli(BernoulliLogits):
     """A Bernoulli distribution whose draws are the floats 0.0 and 1.0.
 
@@ -36,10 +41,25 @@ class FloatBernoulli(BernoulliLogits):
     ```
     """
 
+    pytree_data_fields = ("_given",)
+
     def __init__(self, probs: Any = None, *, logits: Any = None, validate_args: bool | None = None):
         _exactly_one(probs, logits)
+        self._given = None if probs is None else jnp.asarray(probs, jnp.result_type(float, probs))
         logits = logit(_inside(probs)) if logits is None else logits
         super().__init__(logits, validate_args=validate_args)
+
+    @property
+    def probs(self) -> jax.Array:
+        """The probability of 1.0."""
+        return jax.nn.sigmoid(jnp.asarray(self.logits)) if self._given is None else self._given
+
+    def enumerate_probs(self) -> jax.Array:
+        """The probabilities of zero and one; their derivatives where one of them is zero."""
+        if self._given is not None:
+            return jnp.stack([1.0 - self._given, self._given])
+        logits = jnp.asarray(self.logits)
+        return jax.nn.sigmoid(jnp.stack([-logits, logits]))
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         """x·log p + (1 - x)·log(1 - p)."""
@@ -71,19 +91,21 @@ class OneHotCategorical(Distribution):
     """
 
     arg_constraints: ClassVar = {"logits": constraints.real_vector}
+    pytree_data_fields = ("logits", "_given")
     support: Any = constraints.multinomial(1)
     has_enumerate_support = True
 
     def __init__(self, probs: Any = None, *, logits: Any = None, validate_args: bool | None = None):
         _exactly_one(probs, logits)
-        self.logits = jnp.log(_inside(probs)) if logits is None else logits
+        self._given = None if probs is None else _normalized(probs)
+        self.logits = logits if probs is None else jnp.log(_inside(self._given))
         *batch_shape, size = jnp.shape(self.logits)
         super().__init__(tuple(batch_shape), (size,), validate_args=validate_args)
 
     @property
     def probs(self) -> jax.Array:
         """The probabilities of the classes."""
-        return jax.nn.softmax(self.logits, -1)
+        return jax.nn.softmax(self.logits, -1) if self._given is None else self._given
 
     @property
     def mean(self) -> jax.Array:
@@ -93,12 +115,17 @@ class OneHotCategorical(Distribution):
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """One-hot vectors."""
         assert key is not None
-        chosen = jax.random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)
+        shape = sample_shape + self.batch_shape
+        chosen = jax.random.categorical(key, self.logits, shape=shape, mode="high")
         return jax.nn.one_hot(chosen, self.event_shape[0], dtype=jnp.result_type(float))
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         """Σ_k x_k log p_k."""
         return jnp.sum(value * jax.nn.log_softmax(self.logits, -1), -1)
+
+    def enumerate_probs(self) -> jax.Array:
+        """The probabilities of the classes; their derivatives where one of them is zero."""
+        return jnp.moveaxis(self.probs, -1, 0)
 
     def enumerate_support(self, expand: bool = True) -> jax.Array:
         """The rows of the identity matrix."""

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import continuous, counts, probabilities, truncated
+from . import continuous, counts, mixtures, probabilities, truncated
 
 _NUMPYRO = "numpyro.distributions."
 MODULES = {
@@ -52,6 +52,7 @@ MODULES = {
         probabilities.CategoricalProbs,
         probabilities.OrderedLogistic,
     ),
+    "mixtures": (mixtures._MixtureBase,),
     "truncated": (
         continuous.DoublyTruncatedPowerLaw,
         truncated.LeftTruncatedDistribution,

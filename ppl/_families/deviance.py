@@ -28,6 +28,7 @@ def remainder(x: jax.Array) -> jax.Array:
     series = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
     small = jnp.where(large, _LARGE, x)
     near = gammaln(small + 1.0) - xlogy(small, small) + small
+    near = jnp.where(x == 0.0, 0.0, near)
     return jnp.where(large, series - 0.5 * jnp.log(inverse / (2.0 * jnp.pi)), near)
 
 
@@ -70,7 +71,11 @@ def _deviance(x: jax.Array, log_mean: Any, mean: jax.Array, difference: jax.Arra
 
 
 def _by_mean(name: str, slope: Callable) -> Callable:
-    """The deviance as a function of the mean, under a name that is kept in the jaxpr."""
+    """The deviance as a function of the mean.
+
+    Its name is kept in the jaxpr: `stdlib.inference.Exact` reads the equation as the function that
+    it is on paper.
+    """
 
     @jax.custom_jvp
     def deviance(x, mean, difference):
@@ -82,26 +87,35 @@ def _by_mean(name: str, slope: Callable) -> Callable:
         x, mean, difference = primals
         none = mean == 0.0
         safe = jnp.where(none, 1.0, mean)
-        by_mean = jnp.where(none & (x > 0.0), 0.0, slope(x, safe, jnp.where(none, -1.0, difference)))
+        by_mean = jnp.where(
+            none & (x > 0.0), 0.0, slope(x, safe, jnp.where(none, -1.0, difference))
+        )
         by_x = jnp.where(none, 0.0, _log_ratio(x, _log(safe), safe, difference))
         return deviance(*primals), by_x * tangents[0] + by_mean * tangents[1]
 
-    deviance.__name__ = name
-    named = lambda x, mean, difference: deviance(x, mean, difference)  # noqa: E731
-    named.__name__ = name
-    return jax.jit(named)
+    return named(name, deviance)
 
 
-deviance = _by_mean("deviance", lambda x, mean, difference: -difference / mean)
+def named(name: str, fn: Callable) -> Callable:
+    """A function whose call is one equation of a jaxpr, of that name."""
+
+    def call(*args):
+        return fn(*args)
+
+    call.__name__ = name
+    return jax.jit(call)
+
+
+deviance = _by_mean("ppl.deviance", lambda x, mean, difference: -difference / mean)
 """x·log(x / mean) - x + mean, of numbers x ≥ 0 and mean ≥ 0 with a difference x - mean given."""
 
-split_deviance = _by_mean("split_deviance", lambda x, mean, difference: -difference / mean)
+split_deviance = _by_mean("ppl.split_deviance", lambda x, mean, difference: -difference / mean)
 """`deviance`, for the parts of a sum: the parts x have the sum of their means, whatever it is.
 
 So x·log(x / mean) is the same, summed over the parts.
 """
 
-simplex_deviance = _by_mean("simplex_deviance", lambda x, mean, difference: -x / mean)
+simplex_deviance = _by_mean("ppl.simplex_deviance", lambda x, mean, difference: -x / mean)
 """`split_deviance`, with the derivative of x·log(x / mean) where the means' sum may move."""
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .deviance import named
+
 
 def floats(*xs: Any) -> Any:
     """Numbers in the one floating type that they have together."""
@@ -48,10 +50,12 @@ def probability(p: Any) -> jax.Array:
     return jnp.where((p < 0.0) | (p > 1.0), jnp.nan, p)
 
 
-@jax.jit
-def normalized(p: jax.Array) -> jax.Array:
-    """Probabilities of sum one along the last axis; NaN where one is negative."""
+def _normalized(p: jax.Array) -> jax.Array:
     return jnp.where(p < 0.0, jnp.nan, p) / jnp.sum(p, -1, keepdims=True)
+
+
+normalized = named("ppl.normalized", _normalized)
+"""Probabilities of sum one along the last axis; NaN where one is negative."""
 
 
 def chosen(table: jax.Array, value: Any, batch_shape: tuple[int, ...]) -> jax.Array:

@@ -36,13 +36,14 @@ def perturbed(
 
 
 def kind(distribution: Any) -> type:
-    """The distribution's own class, or the one that `.expand` was called on."""
+    """The distribution's own family, or that of the one that `.expand` was called on."""
     expanded = isinstance(distribution, dist.ExpandedDistribution)
-    return type(distribution.base_dist if expanded else distribution)
+    inner = type(distribution.base_dist if expanded else distribution)
+    return getattr(inner, "family", inner)
 
 
 def unexpanded(distribution: Any) -> Any:
-    """A distribution of class `kind(distribution)`, its parameters at full shape."""
+    """A distribution of family `kind(distribution)`, its parameters at full shape."""
     if not isinstance(distribution, dist.ExpandedDistribution):
         return distribution
     base = distribution.base_dist

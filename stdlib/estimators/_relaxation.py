@@ -67,7 +67,7 @@ def _bernoulli(key: jax.Array, inside: Elements) -> tuple[jax.Array, jax.Array, 
 def _one_hot(key: jax.Array, inside: Elements) -> tuple[jax.Array, jax.Array, jax.Array]:
     log_probs = jax.nn.log_softmax(inside.base.logits, -1)
     shape = (*inside.shape, *inside.base.event_shape)
-    latent = log_probs + jax.random.gumbel(key, shape, log_probs.dtype)
+    latent = log_probs + jax.random.gumbel(key, shape, log_probs.dtype, mode="high")
     top = stop_gradient(jnp.max(latent, -1, keepdims=True))
     hard = jax.nn.one_hot(jnp.argmax(latent, -1), shape[-1], dtype=log_probs.dtype)
     # given the top, whose law does not depend on the parameters, the others are below it:

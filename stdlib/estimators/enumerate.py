@@ -5,9 +5,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import CategoricalLogits, Independent
+from numpyro.distributions import Independent
 
 from ppl import Estimator, Particles
+
+from ._support import probabilities
 
 
 class Enumerate(Estimator):
@@ -39,12 +41,7 @@ class Enumerate(Estimator):
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """The support and its probabilities; the key is not used."""
         values = _support(distribution)
-        if isinstance(distribution, CategoricalLogits):
-            logits = distribution.logits
-            log_prob = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-            weights = jnp.moveaxis(jnp.exp(log_prob), -1, 0)
-        else:
-            weights = jnp.exp(distribution.log_prob(values))
+        weights = probabilities(distribution, values)
         return Particles(values, weights, normalized=True)
 
     def unsuitable(self, distribution: Any) -> str | None:

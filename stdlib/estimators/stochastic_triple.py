@@ -11,7 +11,7 @@ from jax.lax import stop_gradient
 from ppl import Estimator, Particles
 
 from ._perturbation import alive, kind, perturbed, relative, unexpanded
-from ._support import picked
+from ._support import picked, probabilities
 from .enumerate import Enumerate
 
 
@@ -67,14 +67,14 @@ class StochasticTriple(Estimator):
 def _finite(key: jax.Array, distribution: Any) -> Particles:
     """The k-th value of a support: neighbours are those next to each other in it."""
     support = distribution.enumerate_support(expand=True)
-    log_prob = distribution.log_prob(support)
+    prob = probabilities(distribution, support)
     top = support.shape[0] - 1
     key, key_side = jax.random.split(key)
-    index = jax.random.categorical(key, stop_gradient(log_prob), axis=0)[None]
+    fixed = jnp.log(stop_gradient(prob))
+    index = jax.random.categorical(key, fixed, axis=0, mode="high")[None]
     upwards = 1 - jnp.arange(top + 1) / max(top, 1)
     up = jax.random.uniform(key_side, index.shape) < upwards[index]
     edge = jnp.clip(jnp.where(up, index, index - 1), 0, max(top - 1, 0))
-    prob = jnp.exp(log_prob)
     cumulative = picked(jnp.cumsum(prob, axis=0), edge)
     below, above = edge, jnp.minimum(edge + 1, top)
     crossed = picked(prob, below) * upwards[below] + picked(prob, above) * (1 - upwards[above])

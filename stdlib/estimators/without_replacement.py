@@ -60,7 +60,7 @@ class WithoutReplacement(Estimator):
         support = distribution.enumerate_support(expand=True)
         log_prob = distribution.log_prob(support)
         fixed = stop_gradient(log_prob)
-        noise = jax.random.gumbel(key, fixed.shape, fixed.dtype)
+        noise = jax.random.gumbel(key, fixed.shape, fixed.dtype, mode="high")
         order = jnp.argsort(fixed + noise, axis=0, descending=True)
         chosen, rest = order[: self.num_draws], order[self.num_draws :]
         first, baseline = _shares(picked(fixed, chosen), log_sum_exp(picked(fixed, rest), 0))

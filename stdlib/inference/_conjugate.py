@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import betaln, gammaln
 
@@ -60,9 +61,20 @@ def _log_dirichlet_mass(a: jax.Array) -> jax.Array:
     return _where_proper(log_mass, jnp.min(a, -1))
 
 
+def _arbitrary(log: jax.Array) -> np.ndarray:
+    """Numbers of the unit interval, in the shape of their logs."""
+    return np.random.default_rng(0).uniform(0.2, 0.8, jnp.shape(log))
+
+
+def _arbitrary_shares(log: jax.Array) -> np.ndarray:
+    """Numbers that sum to one, in the shape of their logs."""
+    shares = _arbitrary(log)
+    return shares / shares.sum(-1, keepdims=True)
+
+
 BETA = Family(
     ("log u", "log(1 - u)"),
-    lambda log, complement: Base(log, complement=complement, high=1.0),
+    lambda log, complement: Base(log, complement=complement, high=1.0, example=_arbitrary(log)),
     lambda log, complement: dist.Beta(1.0 + log, 1.0 + complement),
     lambda log, complement: _log_beta_mass(1.0 + log, 1.0 + complement),
 )
@@ -80,7 +92,7 @@ INVERSE_GAMMA = Family(
 )
 DIRICHLET = Family(
     ("log u",),
-    lambda log: Base(log, high=1.0),
+    lambda log: Base(log, high=1.0, example=_arbitrary_shares(log)),
     lambda log: dist.Dirichlet(1.0 + log),
     lambda log: _log_dirichlet_mass(1.0 + log),
 )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from ._degree import BEYOND, CONSTANT, LINEAR, TRUE, Degree
 
@@ -31,7 +33,8 @@ class Beyond(NamedTuple):
 class Base(NamedTuple):
     """A number b, by what is known of it: log b, b, 1/b, log(1 - b), each affine; low < b < high.
 
-    The inequalities hold where log b is finite.
+    The inequalities hold where log b is finite. `example` is what b may be, as constants: what is
+    true of arbitrary ones, such as that they sum to one, is true of all. None where it is not kept.
     """
 
     log: Any
@@ -40,6 +43,7 @@ class Base(NamedTuple):
     complement: Any = None
     low: float = 0.0
     high: float = math.inf
+    example: Any = None
 
 
 class Monomial(NamedTuple):
@@ -132,10 +136,19 @@ def product(one: Monomial | Constant, other: Monomial | Constant, through: str) 
     factor = times(one.factor, other.factor)
     if one.base is not other.base:
         logs = one.exponent * one.base.log + other.exponent * other.base.log
-        low = min(one.base.low, other.base.low)
-        return Monomial(factor, Base(logs, low=low if low < 0.0 else 0.0), 1.0, through)
+        low = min(one.base.low, other.base.low, 0.0)
+        examples = example_of(one), example_of(other)
+        known = all(example is not None for example in examples)
+        example = examples[0] * examples[1] if known else None
+        return Monomial(factor, Base(logs, low=low, example=example), 1.0, through)
     exponent = one.exponent + other.exponent
     return Monomial(factor, one.base, exponent, through) if exponent else factor
+
+
+def example_of(value: Monomial) -> Any:
+    """An example of bᵏ."""
+    example = value.base.example
+    return None if example is None else example**value.exponent
 
 
 def power(value: Monomial | Constant, exponent: Constant, through: str) -> Value:
@@ -159,7 +172,9 @@ def complement(value: Monomial) -> Monomial | None:
         return None
     known = value.base
     low, high = 1.0 - known.high, 1.0 - known.low
-    return Monomial(ONE, Base(known.complement, complement=known.log, low=low, high=high))
+    example = None if known.example is None else 1.0 - known.example
+    found = Base(known.complement, complement=known.log, low=low, high=high, example=example)
+    return Monomial(ONE, found)
 
 
 def alike(values: Sequence[Monomial | Constant]) -> list[Monomial]:
@@ -196,4 +211,7 @@ def _base_of(value: Constant) -> Base:
     positive = number is not None and number > 0.0
     below_one = number is not None and number < 1.0
     low, high = 0.0 if positive else -math.inf, 1.0 if below_one else math.inf
-    return Base(jnp.log(c), jnp.asarray(c), 1.0 / c, jnp.log1p(-c), low, high)
+    example = None if isinstance(c, Tracer) else np.asarray(c)
+    if number is not None:
+        example = np.full(jnp.shape(c), number)
+    return Base(jnp.log(c), jnp.asarray(c), 1.0 / c, jnp.log1p(-c), low, high, example)

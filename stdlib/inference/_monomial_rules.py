@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import eval_jaxpr
+from jax.core import Tracer, eval_jaxpr
 
 from ._monomial import (
     ONE,
@@ -20,6 +20,7 @@ from ._monomial import (
     Value,
     alike,
     complement,
+    example_of,
     log,
     power,
     product,
@@ -80,7 +81,43 @@ def _moved(eqn: Any, ins: Sequence[Value], data: slice = slice(None)) -> list[Va
         return bound(move, operands)
 
     outs = zip(*map(moved, zip(*leaves, strict=True)), strict=True)
-    return [with_leaves(like, leaves) for leaves in outs]
+    examples = _moved_examples(move, ins, data, monomials)
+    pairs = zip(outs, examples or [None] * len(eqn.outvars), strict=True)
+    return [with_example(with_leaves(like, leaves), example) for leaves, example in pairs]
+
+
+def _moved_examples(move: Any, ins: Sequence[Value], data: slice, moving: Any) -> Any:
+    """Examples, moved likewise; None where it is not known from where to where."""
+    examples = [m.base.example for m in moving]
+    if any(
+        example is None or m.factor.number != 1.0
+        for example, m in zip(examples, moving, strict=True)
+    ):
+        return None
+    operands = [getattr(value, "array", None) for value in ins]
+    places = range(len(ins))[data]
+    unknown = [i for i, x in enumerate(operands) if i not in places and isinstance(x, Tracer)]
+    if unknown and not all(sum_to_one(example) for example in examples):
+        return None
+    for i in unknown:
+        operands[i] = np.zeros(move.invars[i].aval.shape, move.invars[i].aval.dtype)
+    atoms = move.invars[data]
+    operands[data] = [
+        np.broadcast_to(x, a.aval.shape).astype(a.aval.dtype)
+        for x, a in zip(examples, atoms, strict=True)
+    ]
+    with jax.ensure_compile_time_eval():
+        return [np.asarray(out) for out in bound(move, operands)]
+
+
+def sum_to_one(example: Any) -> bool:
+    """Whether arbitrary numbers sum to one along the last axis."""
+    return np.ndim(example) > 0 and bool(np.allclose(np.sum(example, -1), 1.0, atol=1e-4))
+
+
+def with_example(value: Monomial, example: Any) -> Monomial:
+    """A monomial of a number with another example."""
+    return value._replace(base=value.base._replace(example=example))
 
 
 def leaves_of(value: Monomial, atom: Any) -> list[Any]:
@@ -195,7 +232,12 @@ def _product_of_all(eqn: Any, ins: Sequence[Value]) -> Value | None:
     else:
         logs = jnp.sum(logs, params["axes"])
     number = 1.0 if value.factor.number == 1.0 else None
-    base = Base(value.exponent * logs, low=min(value.base.low, 0.0))
+    example = example_of(value)
+    if example is not None:
+        example = np.broadcast_to(example, eqn.invars[0].aval.shape)
+        with jax.ensure_compile_time_eval():
+            example = np.asarray(bound(eqn, [example.astype(eqn.invars[0].aval.dtype)])[0])
+    base = Base(value.exponent * logs, low=min(value.base.low, 0.0), example=example)
     return Monomial(Constant(bound(eqn, [factor])[0], number), base, 1.0, name)
 
 

@@ -15,10 +15,20 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+from jax.scipy.special import xlogy
 
 from ._degree import CALLS, Degree, outputs, stacked
 from ._monomial import Affine, Beyond, Constant, Monomial, Value, degree_of, plain, value_of
-from ._monomial_rules import MONOMIAL_RULES, MOVING, bound, leaves_of, logical, shaped, with_leaves
+from ._monomial_rules import (
+    MONOMIAL_RULES,
+    MOVING,
+    bound,
+    leaves_of,
+    logical,
+    shaped,
+    sum_to_one,
+    with_leaves,
+)
 
 
 def evaluate(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
@@ -93,9 +103,29 @@ def _at_most_linear(eqn: Any, degree: Degree) -> Degree:
 # --- control flow --------------------------------------------------------------------------------
 
 
-def _call(eqn: Any, ins: Sequence[Value]) -> list[Value]:
+def _call(eqn: Any, ins: Sequence[Value]) -> list[Value] | None:
+    rule = NAMED.get(eqn.params.get("name"))
+    if rule is not None:
+        return rule(eqn, ins)
     names = "jaxpr", "call_jaxpr", "fun_jaxpr"
     return _inside(next(eqn.params[name] for name in names if name in eqn.params), ins)
+
+
+def _on_paper(fn: Callable) -> Callable[[Any, Sequence[Value]], list[Value]]:
+    """A rule that puts another form of a function in its place."""
+
+    def rule(eqn, ins):
+        like = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars]
+        return _inside(jax.make_jaxpr(fn)(*like), ins)
+
+    return rule
+
+
+def _normalized(eqn: Any, ins: Sequence[Value]) -> list[Value] | None:
+    """Numbers divided by their sum, where that is one."""
+    (value,) = ins
+    one = isinstance(value, Monomial) and value.factor.number == value.exponent == 1.0
+    return [value] if one and sum_to_one(value.base.example) else None
 
 
 def _inside(body: Any, ins: Sequence[Value]) -> list[Value]:
@@ -166,6 +196,14 @@ def _sliced(value: Value, atom: Any) -> tuple[Any, Callable[[Any], Value]]:
         return None, lambda _: value
     return shaped(value.array, atom), lambda x: value._replace(array=x)
 
+
+NAMED: dict[str, Callable[[Any, Sequence[Value]], Any]] = {
+    "ppl.deviance": _on_paper(lambda x, mean, _: xlogy(x, x) - xlogy(x, mean) - x + mean),
+    "ppl.split_deviance": _on_paper(lambda x, mean, _: xlogy(x, x) - xlogy(x, mean)),
+    "ppl.simplex_deviance": _on_paper(lambda x, mean, _: xlogy(x, x) - xlogy(x, mean)),
+    "ppl.normalized": _normalized,
+}
+"""Functions of densities, by name, whose bodies are written for precision."""
 
 CUSTOM_CALLS = "custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr"
 RULES: dict[str, Callable[[Any, Sequence[Value]], Any]] = {

@@ -9,6 +9,7 @@ from numpyro.distributions import transforms
 
 import ppl
 from ppl import sample
+from ppl._families import canonical
 
 KEY = jax.random.key(5)
 M, V = jnp.array([0.5, -1.0, 2.0]), jnp.array([0.3, 1.0, 2.5])
@@ -126,7 +127,7 @@ def _two_lanes(distribution):
 @each
 def test_a_distribution_goes_through_unchanged(make):
     """One site: its draw is the distribution's own, its density the distribution's sum."""
-    distribution = make()
+    distribution = canonical(make())
     x, observed, found, drawn, exact = hurried(lambda: _one_site(distribution))
     assert x.dtype == drawn.dtype and np.isfinite(exact)
     np.testing.assert_array_equal(x, drawn)
@@ -143,7 +144,7 @@ LANES = [
 @pytest.mark.parametrize("name", LANES)
 def test_lanes_of_a_distribution(name):
     """Under vmap, two independent draws and the sum of their densities."""
-    distribution = DISTRIBUTIONS[name]()
+    distribution = canonical(DISTRIBUTIONS[name]())
     x, alone, found, exact = hurried(lambda: _two_lanes(distribution))
     np.testing.assert_allclose(x, alone, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
