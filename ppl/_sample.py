@@ -49,8 +49,9 @@ def sample(
     ```
     """
     path, where = parse(address), user_location()
-    distribution = canonical(distribution)
     refuse_handlers(f"sample({address!r})")
+    with told_of_site(address, where):
+        distribution = canonical(distribution)
     out = _draw_struct(distribution, address, where)
     if obs is not None:
         obs = coerce(obs, out, path, where, "The observation")

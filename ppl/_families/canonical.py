@@ -70,6 +70,8 @@ FAMILIES = {
 
 def canonical(distribution: Any) -> Any:
     """The same distribution, with each family of the table in it replaced."""
+    if not any(map(_known, jax.tree.leaves(distribution, is_leaf=_known))):
+        return distribution
     return jax.tree.map(_replaced, distribution, is_leaf=_known)
 
 
