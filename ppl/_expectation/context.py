@@ -12,8 +12,8 @@ from .._walker import placed_sites
 from .dimensions import Along
 from .expansion import expand
 from .joint_states import check_expansion, check_joint
-from .lanes import Deps, as_exact, deps_of, one_by_one
-from .value import Axis, Val, arrays_of, joint_states, lifted, with_arrays
+from .lanes import Deps, as_exact, deps_of, one_by_one, transfer
+from .value import Axis, Val, arrays_of, joint_states, lifted, trimmed, with_arrays
 
 
 class Loop(NamedTuple):
@@ -199,6 +199,15 @@ class Context:
             out._replace(sites=dep.sites, lanes=dep.lanes)
             for out, dep in zip(lifted(fn, vals), deps, strict=True)
         ]
+
+    def bound(self, eqn: Any, vals: Sequence[Val]) -> list[Val]:
+        """The outputs of an equation without sites, each over what it depends on."""
+
+        def fn(*arrays):
+            return internals.bind(eqn, arrays)
+
+        outs = self.apply(fn, vals, lambda deps: transfer(eqn, deps), eqn)
+        return [trimmed(out) for out in outs]
 
 
 def mixed_dims(context: Context, vals: Sequence[Val], deps: Sequence[Deps]) -> dict[int, set[int]]:

@@ -11,7 +11,6 @@ from .context import Context
 from .control_flow import CONTROL_FLOW
 from .control_variate import control_variate
 from .known import constants, lookup, uniform
-from .lanes import transfer
 from .linear import linear_rule, tail
 from .scan import scan, steps_meet
 from .site import sample
@@ -61,8 +60,7 @@ def apply_equation(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]
     looked_up = lookup(eqn, vals, context)
     if looked_up is not None:
         return [looked_up]
-    bound = lambda *arrays: internals.bind(eqn, arrays)  # noqa: E731
-    outs = context.apply(bound, vals, lambda deps: transfer(eqn, deps), eqn)
+    outs = context.bound(eqn, vals)
     known = constants(eqn, vals)
     if known is not None:
         return [outs[0]._replace(known=known)]

@@ -13,7 +13,7 @@ from ..errors import UnsuitableEstimator
 from .baseline import noted
 from .context import Context, MixedSteps, Opened, conformed, mixed_dims
 from .dimensions import Along
-from .lanes import Deps, deps_of, joined, moved, transfer
+from .lanes import Deps, deps_of, joined, moved
 from .measure import Kind, measure
 from .runs import open_runs, shared_runs
 from .value import (
@@ -221,8 +221,7 @@ def _traced(fn: Callable, vals: Sequence[Val], context: Context) -> list[Any]:
         if internals.kind(eqn) == "jit":
             jaxpr, consts = internals.body_of(eqn)
             return run(jaxpr, [Val(c) for c in consts], inputs, step)
-        bound = lambda *arrays: internals.bind(eqn, arrays)  # noqa: E731
-        return context.apply(bound, inputs, lambda deps: transfer(eqn, deps), eqn)
+        return context.bound(eqn, inputs)
 
     outs = iter(run(closed.jaxpr, [Val(c) for c in closed.consts], random, step))
     leaves = jax.tree.leaves(shape, is_leaf=lambda x: x is None)

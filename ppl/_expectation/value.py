@@ -164,6 +164,31 @@ def _concatenated(pieces: Sequence[Worlds]) -> Worlds:
     return Worlds(jnp.concatenate(arrays), axes, tuple(s for p in pieces for s in p.segments))
 
 
+def trimmed(val: Val) -> Val:
+    """The value without axes and worlds of sites that it does not depend on.
+
+    An equation with a body (a loop, a checkpoint) is mapped over those of all its inputs; along
+    those that an output does not read it is the same.
+    """
+
+    def reads(part: Any) -> bool:
+        return bool(val.sites >> part.site & 1)
+
+    def along(axes: tuple[Axis, ...]) -> tuple:
+        return tuple(slice(None) if reads(axis) else 0 for axis in axes)
+
+    def kept(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(filter(reads, axes))
+
+    segments = val.worlds.segments if val.worlds else ()
+    if all(map(reads, (*val.axes, *segments, *(val.worlds.axes if val.worlds else ())))):
+        return val
+    pieces = [segment(val, own) for own in segments if reads(own)]
+    pieces = [w._replace(array=w.array[:, *along(w.axes)], axes=kept(w.axes)) for w in pieces]
+    worlds = _concatenated(pieces) if pieces else None
+    return val._replace(array=val.array[along(val.axes)], axes=kept(val.axes), worlds=worlds)
+
+
 def spread_worlds(worlds: Worlds, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
     """The array of some worlds, with a dimension of full size for each of `axes`."""
     return jax.vmap(lambda x: broadcast(Val(x, worlds.axes), axes, sizes))(worlds.array)
