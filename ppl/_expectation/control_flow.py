@@ -77,22 +77,26 @@ def _cond(eqn, vals, keys, context):
 class _Whole(NamedTuple):
     """The sites of a body as one: their weights multiplied, their baselines and controls summed."""
 
-    log_weight: Any
+    weight: Any
     baseline: Any = None
     control: Any = None
+
+    def and_then(self, later: "_Whole") -> "_Whole":
+        """These sites and those of a later run of the body."""
+        sums = jax.tree.map(jnp.add, self._replace(weight=None), later._replace(weight=None))
+        return sums._replace(weight=self.weight * later.weight)
 
 
 def _whole(inner: Context, kinds: Sequence[Kind], axes: Sequence[Axis], sizes: Any) -> _Whole:
     """The sites that were opened in a body; the same numbers in all bodies of these `kinds`."""
-    first = jnp.zeros(tuple(sizes))
-    weight, baseline, control = first, jnp.zeros((*sizes, 3)), first
+    weight, baseline, control = (jnp.ones(sizes), jnp.zeros((*sizes, 3)), jnp.zeros(sizes))
 
-    def total(val, event, fn=lambda x: x):
-        array = fn(broadcast(val, axes, sizes))
-        return jnp.sum(array, axis=tuple(range(len(axes), array.ndim - event)))
+    def total(val, event, reduction=jnp.sum):
+        array = broadcast(val, axes, sizes)
+        return reduction(array, axis=tuple(range(len(axes), array.ndim - event)))
 
     for site in inner.opened:
-        weight = weight + total(site.weight, 0, jnp.log)
+        weight = weight * total(site.weight, 0, jnp.prod)
         baseline = baseline if site.baseline is None else baseline + total(site.baseline, 1)
         control = control if site.control is None else control + total(site.control, 0)
     return _Whole(
@@ -107,7 +111,6 @@ def _compound(vals, kinds, whole, axes, context) -> Deps:
     mixed = joined([through(deps_of(val), None) for val in vals])
     if not any(kind.weighted for kind in kinds):
         return mixed
-    whole = whole._replace(log_weight=jnp.exp(whole.log_weight))
     made = (None if array is None else Val(array, axes, *mixed) for array in whole)
     return joined([mixed, context.open_compound(*made)])
 
@@ -151,7 +154,7 @@ def _while(eqn, vals, keys, context):
         inner = context.nested()
         args = [Val(a) for a in (*consts, *carry)]
         outs = [out.array for out in body_values(inner, jaxpr, closed, args, now)]
-        return outs, (later, jax.tree.map(jnp.add, total, _whole(inner, kinds, (), ())))
+        return outs, (later, total.and_then(_whole(inner, kinds, (), ())))
 
     start = _whole(context.nested(), kinds, (), ())
     carry, (_, total) = while_like(unfinished, advance, init, (keys, start))

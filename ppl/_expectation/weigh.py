@@ -119,7 +119,7 @@ def _running_product(weight: Val, d: int, reverse: bool, context: Context) -> Va
     """For each step, the product of the weights up to it (from it on)."""
 
     def fn(x):
-        return [jnp.exp(jax.lax.cumsum(jnp.log(x), axis=d, reverse=reverse))]
+        return [jax.lax.cumprod(x, axis=d, reverse=reverse)]
 
     def through(deps: Sequence[Deps]) -> list[Deps]:
         return list(deps)
