@@ -24,12 +24,15 @@ def flow(
     transfer: Transfer,
     within: tuple = (),
     control: Facts = frozenset(),
+    consts: Sequence[Facts] = (),
 ) -> list[Facts]:
-    """The facts about a jaxpr's outputs, given those about its inputs.
+    """The facts about a jaxpr's outputs, given those about its inputs (and its constants).
 
-    Calls, loops and branches are entered; `transfer` is asked about every other equation.
+    Calls, loops and branches are entered; `transfer` is asked about every other equation, about a
+    `cond`, and about a `while` with its predicate as one more operand.
     """
     known = dict(zip(jaxpr.invars, ins, strict=True))
+    known.update(zip(jaxpr.constvars, consts, strict=False))
 
     def read(atom):
         return frozenset() if internals.is_literal(atom) else known.get(atom, frozenset())
@@ -60,11 +63,13 @@ def _facts(eqn, ins, transfer, within, control) -> list[Facts]:
         carried = slice(consts, consts + carry)
         return _loop(internals.bodies(eqn)[0], ins, carried, transfer, inner, control)
     if kind == "while":
-        index = transfer(eqn, ins, within, control)
-        params = eqn.params
-        ins = ins[params["cond_nconsts"] :]
-        body = internals.bodies(eqn)[-1]
-        outs = _loop(body, ins, slice(params["body_nconsts"], len(ins)), transfer, inner, control)
+        predicate, body = internals.bodies(eqn)
+        first, count = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        consts, rest = ins[:first], ins[first:]
+        outs = _loop(body, rest, slice(count, len(rest)), transfer, inner, control)
+        carry = [a | b for a, b in zip(rest[count:], outs, strict=True)]
+        going = flow(predicate, [*consts, *carry], transfer, inner, control)
+        index = transfer(eqn, [*ins, *going], within, control)
         return [a | b for a, b in zip(outs, index, strict=True)]
     if kind == "cond":
         chosen = transfer(eqn, ins, within, control)

@@ -321,12 +321,13 @@ def placed(eqn: Any, within: Sequence[Any]) -> Any:
     The body of a function that JAX itself compiles (`jnp.where`) is traced once and has the line of
     its first caller: there it is the call that knows.
     """
-    calls = [i for i, outer in enumerate(within) if _is_call_of_jax(outer)]
+    calls = [i for i, outer in enumerate(within) if is_call_of_jax(outer)]
     around = within[: calls[0] + 1] if calls else (*within, eqn)
     return next((e for e in reversed(around) if _frames(e)), eqn)
 
 
-def _is_call_of_jax(eqn: Any) -> bool:
+def is_call_of_jax(eqn: Any) -> bool:
+    """Whether an equation calls a function of JAX's own."""
     info = getattr(body_of(eqn)[0], "debug_info", None) if kind(eqn) == "jit" else None
     return _PARTS[0] in (getattr(info, "func_src_info", None) or "")
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._feed import Keys
 from .._seed import checked_key
-from .._stage import P, keyed, program_name, stage
+from .._stage import P, Staged, keyed, program_name, stage
 from .._walker import expanded
 from ..errors import NonScalarObjective
 from .context import Context, MixedSteps
@@ -96,8 +96,9 @@ def estimator(
     def estimate(key: Any, *args: Any, **kwargs: Any) -> Any:
         key = checked_key(key, "ppl.expectation(objective)")
         program = functools.partial(_with_scalar, objective, has_aux)
-        jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))
-        warn_jumps(jaxpr)
+        staged = expanded(stage(program, *args, **kwargs))
+        warn_jumps(staged, *_with_floats(program, args, kwargs))
+        jaxpr, consts, rebuild, _ = staged
         sum_up = functools.partial(contract, minimized=minimized)
         total, aux = _estimated(jaxpr, consts, key, allow_biased, sum_up)
         total, aux = rebuild([total, *aux])
@@ -177,6 +178,24 @@ def _estimated(
             if id(found.eqn) in written_out:
                 raise too_long(found.eqn) from None
             written_out.add(id(found.eqn))
+
+
+def _with_floats(program: Callable, args: tuple, kwargs: dict) -> tuple[Callable, list]:
+    """A function that stages a program with other numbers for its real arguments; and these."""
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    places = [i for i, x in enumerate(leaves) if _is_real(x)]
+
+    def restage(floats: list) -> Staged:
+        new = dict(zip(places, floats, strict=True))
+        again, named = treedef.unflatten([new.get(i, x) for i, x in enumerate(leaves)])
+        return expanded(stage(program, *again, **named))
+
+    return restage, [leaves[i] for i in places]
+
+
+def _is_real(leaf: Any) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    return isinstance(leaf, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.inexact))
 
 
 def _controls(context: Context) -> list[Term]:
