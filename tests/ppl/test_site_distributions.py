@@ -63,7 +63,7 @@ def test_they_are_differentiable_in_choices_and_arguments():
     assert jax.grad(mean_of, argnums=2)("x", 1.0, 2.0) == 1.0
 
 
-def test_sites_without_a_distribution_of_their_own_are_left_out():
+def test_sites_in_branches_and_compound_ones_are_left_out():
     def program(flag):
         sample("plain", dist.Normal(0.0, 1.0))
         ppl.scale(lambda: sample("scaled", dist.Normal(0.0, 1.0)), 2.0)()
@@ -78,7 +78,7 @@ def test_sites_without_a_distribution_of_their_own_are_left_out():
         sample("data", dist.Normal(0.0, 1.0), obs=1.0)
 
     trace = drawn(program, True)
-    assert set(ppl.distributions(program, trace.choices, True)) == {"plain"}
+    assert set(ppl.distributions(program, trace.choices, True)) == {"plain", "scaled", "masked"}
 
 
 def test_its_errors_are_those_of_log_density():
