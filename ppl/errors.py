@@ -11,6 +11,7 @@ __all__ = [
     "DuplicateAddress",
     "FactorShapeError",
     "ForeignStatement",
+    "IntegerParameter",
     "InvalidAddress",
     "InvalidControlVariate",
     "InvalidData",
@@ -192,6 +193,10 @@ class NotTrainable(ProgramError, TypeError):
 
 class NonFiniteUpdate(ProgramError, FloatingPointError):
     """Training met a gradient or an objective that is not finite."""
+
+
+class IntegerParameter(UserWarning):
+    """An integer among the parameters of `fit` is not trained, and a gradient would reach it."""
 
 
 class DiscontinuousObjective(UserWarning):

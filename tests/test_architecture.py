@@ -63,7 +63,7 @@ LAYERS = [
     ["_fit.ahead", "_fit.arguments", "_fit.carried"],
     ["_fit.step"],
     ["_fit.loop"],
-    ["_fit.driver", "_fit.nonfinite"],
+    ["_fit.driver", "_fit.integers", "_fit.nonfinite"],
     ["_fit.fit"],
     ["_fit"],
     [""],  # ppl itself, the public door

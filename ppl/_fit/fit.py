@@ -14,6 +14,7 @@ from .._seed import checked_key
 from .._site import is_array
 from .arguments import check_objective, check_optimizer, check_resume, check_settings
 from .driver import Run, has_tracers, train, train_in_trace
+from .integers import warn_integers
 from .loop import Inputs, Loop, Moment
 from .minibatches import checked_data
 from .nonfinite import nonfinite_update
@@ -53,7 +54,9 @@ def fit(
       `objective(params, batch)` where `data` is given.
     - `params`: where training starts; any pytree. Floating-point arrays are trained, and Python
       floats that are not in an `equinox.Module`. A `ppl.State` is carried: its own rule updates
-      it, from the average gradient of the step's estimates. Everything else is frozen.
+      it, from the average gradient of the step's estimates. Everything else is frozen. An integer
+      that the objective's gradient would reach, such as a start of `0` for `0.0`, is warned of
+      (`IntegerParameter`).
     - `optimizer`: an Optax transformation, those that read the loss (`value`) included.
     - `key`: one PRNG key. Step t uses `fold_in` of t, so that a run in two parts is a run in one.
     - `steps`: how many steps to take.
@@ -120,6 +123,7 @@ def fit(
     )
     update = Update(num_samples, maximize, allow_biased, skip=on_nonfinite == "skip")
     loop = Loop(Same(static[0]), Same(static[1]), Same(optimizer), update, minibatches)
+    warn_integers(loop, inputs, moment, trainable)
     first = 0 if resume is None else resume.steps
     if loop.holds_tracers or has_tracers((inputs, moment)):
         run = train_in_trace(loop, inputs, moment, first, steps)

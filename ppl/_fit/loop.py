@@ -115,7 +115,7 @@ class Loop(NamedTuple):
     def gradient(self, inputs: Inputs, moment: Moment, step: Any) -> tuple[jax.Array, Any]:
         """The objective and its gradient at one step, as `run` would find them."""
         key, moment = self._at(inputs, moment, step)
-        loss = self.update.loss(key, *self._problem(inputs, moment.shuffle, step))
+        loss = self.update.loss(key, *self.problem(inputs, moment.shuffle, step))
         value, (gradient, _) = value_and_gradient(loss, moment.state)
         if self.update.maximize:
             return -value, jax.tree.map(jnp.negative, gradient)
@@ -124,7 +124,7 @@ class Loop(NamedTuple):
     def plain_run(self, inputs: Inputs, moment: Moment, step: Any) -> jax.Array:
         """The objective in one plain run of it (no estimator), with the data of one step."""
         key, moment = self._at(inputs, moment, step)
-        frozen, objective, batch = self._problem(inputs, moment.shuffle, step)
+        frozen, objective, batch = self.problem(inputs, moment.shuffle, step)
         return seed(objective)(key, eqx.combine(*moment.state[:2], frozen), *batch)
 
     def _at(self, inputs: Inputs, moment: Moment, step: Any) -> tuple[jax.Array, Moment]:
@@ -135,7 +135,7 @@ class Loop(NamedTuple):
             moment = moment._replace(shuffle=shuffle)
         return jax.random.fold_in(inputs.step_key, step), moment
 
-    def _problem(self, inputs: Inputs, shuffle: Any, step: Any) -> tuple[Any, Callable, tuple]:
+    def problem(self, inputs: Inputs, shuffle: Any, step: Any) -> tuple[Any, Callable, tuple]:
         """The frozen parameters, the objective and its arguments besides the parameters."""
         frozen = eqx.combine(inputs.frozen, self.frozen.value)
         objective = whole(eqx.combine(inputs.objective, self.objective.value))
@@ -147,7 +147,7 @@ class Loop(NamedTuple):
 
     def _step(self, inputs: Inputs, moment: Moment, first: Any) -> DrawnAhead:
         def step(key, state, shuffle, step):
-            problem = self._problem(inputs, shuffle, step)
+            problem = self.problem(inputs, shuffle, step)
             return self.update(key, state, self.optimizer.value, *problem)
 
         return draw_ahead(step, inputs.step_key, *moment, first)

@@ -41,6 +41,14 @@ def split_parameters(params: Any, trainable: Any = None) -> tuple[Any, Any, Any]
     return strong(trained), strong(carried), frozen
 
 
+def chosen_leaves(frozen: Any, trainable: Any) -> Any:
+    """For each leaf that is frozen, whether a pytree `trainable` is silent of it, or says True."""
+    if trainable is None or _is_rule(trainable):
+        return jax.tree.map(lambda _: True, frozen)
+    below = lambda flag, part: jax.tree.map(lambda _: bool(flag), part)  # noqa: E731
+    return jax.tree.map(below, trainable, frozen)
+
+
 def as_arrays(params: Any) -> Any:
     """The parameters, with numbers that may change as arrays.
 
@@ -101,7 +109,7 @@ def _chosen(params: Any, trainable: Any) -> Any:
     """A flag for each leaf, and each state."""
     if trainable is None:
         return jax.tree.map(_changes, params, is_leaf=is_state)
-    if isinstance(trainable, Callable) and not isinstance(trainable, eqx.Module):
+    if _is_rule(trainable):
 
         def chooses(node):
             own = [leaf for leaf in jax.tree.leaves(node) if is_inexact(leaf)]
@@ -115,6 +123,10 @@ def _chosen(params: Any, trainable: Any) -> Any:
             "`trainable` must be a function from a leaf to a bool, or a pytree of bools that is "
             f"params or a prefix of it: {error}"
         ) from error
+
+
+def _is_rule(trainable: Any) -> bool:
+    return isinstance(trainable, Callable) and not isinstance(trainable, eqx.Module)
 
 
 def _changes(node: Any) -> bool:
