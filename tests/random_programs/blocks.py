@@ -69,7 +69,9 @@ class Blocks(Statements):
     ) -> tuple[Body, list[Type]]:
         """A function that returns values of the types `wanted`, then `more` others; all types."""
         inside, statements = [*scope, *params], []
+        self.nested += 1
         self.grow(statements, inside, self.count(1, 3), depth)
+        self.nested -= 1
         own = inside[len(scope) :]
         results = [self.fitted(statements, inside, own, t) for t in wanted]
         own = inside[len(scope) :]

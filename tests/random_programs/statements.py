@@ -23,6 +23,7 @@ class Statements:
     - `looping`: it may have `while_loop`s.
     - `edges`: it may have probabilities of zero and one.
     - `estimators`: those that its sites may have, or None for all.
+    - `nested`: in how many blocks the next statement stands.
     - `random`: the names that depend on a choice.
     """
 
@@ -32,6 +33,7 @@ class Statements:
         self.looping = not self.smooth and rng.random() < 0.05
         self.edges = rng.random() < 0.15
         self.estimators = IN_WHILE if self.looping else self.pick([EXACT[:1], EXACT, None, None])
+        self.nested = 0
         self.random: set[str] = set()
 
     def pick(self, options: Any) -> Any:
@@ -138,7 +140,7 @@ class Statements:
         parameter = self.parameter(statements, scope, family)
         address = self.address()
         self.site(statements, scope, family, parameter, address, estimator)
-        if scope[0][0] == "theta" and estimator == "ScoreFunction()" and self.coin(0.2):
+        if not self.nested and estimator == "ScoreFunction()" and self.coin(0.3):
             value = self.of_type(before, lambda t: t == Type())
             statements.extend([Control(address, value)] if value else [])
 
