@@ -152,7 +152,8 @@ def test_frozen_leaves_are_the_objects_that_were_given():
         assert params["n"] == 3 and params["name"] == "x"
         return -jnp.sum((params["net"](1.0) - 1.3) ** 2) - params["free"] ** 2
 
-    result = fit(objective, params, optax.adam(0.05), steps=50)
+    with pytest.warns(ppl.errors.IntegerParameter, match=r"params\['net'\]\.count is int32"):
+        result = fit(objective, params, optax.adam(0.05), steps=50)
     for name in ("n", "flag", "name", "index", "none"):
         assert result.params[name] is params[name]
     net = result.params["net"]

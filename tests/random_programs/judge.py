@@ -13,6 +13,7 @@ import ppl
 
 from . import oracle
 from .families import EXACT
+from .invariant import watched
 from .syntax import Block, Draw, Program, every
 from .text import text
 
@@ -45,7 +46,7 @@ def judge(program: Program, forward: bool = False) -> Verdict:
     looping = any(isinstance(s, Block) and s.kind == "while" for s in every(program.body))
     forward = forward or looping
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), watched():
             warnings.simplefilter("error")
             return _compared(objective, theta, answer, forward, is_exact(program))
     except ppl.errors.ProgramError as error:

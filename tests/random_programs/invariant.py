@@ -1,0 +1,49 @@
+"""What holds of every value: its particle axes are those of sites that it reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ppl import _internals as internals
+from ppl._dataflow import _facts, merged
+from ppl._expectation import evaluate
+from ppl._expectation.terms import addends, scalar
+from ppl._expectation.value import union_axes, union_sites
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Inside, a result with particles of a site that its equation does not read is an error."""
+    original = evaluate.run
+
+    def run(jaxpr: Any, consts: Any, args: Any, step: Any) -> Any:
+        def checked(eqn, operands):
+            outs = step(eqn, operands)
+            _check(eqn, operands, outs)
+            return outs
+
+        return original(jaxpr, consts, args, checked)
+
+    evaluate.run = run
+    try:
+        yield
+    finally:
+        evaluate.run = original
+
+
+def _check(eqn: Any, operands: Any, outs: Any) -> None:
+    ins = [frozenset({i}) for i in range(len(operands))]
+    reads = _facts(eqn, ins, _spread, (), frozenset())
+    for out, read in zip(outs, reads, strict=True):
+        vals = addends(scalar(out))
+        axes, sites = union_axes(vals), union_sites(vals)
+        unread = [axis for axis in axes if not sites >> axis.site & 1]
+        assert not unread, f"{eqn.primitive} gives a value axes {unread} and not their sites"
+        if not internals.has_sites(eqn):
+            known = union_sites(v for i in read for v in addends(scalar(operands[i])))
+            unread = [axis for axis in axes if not known >> axis.site & 1]
+            assert not unread, f"{eqn.primitive} gives a value axes {unread} and reads none of them"
+
+
+def _spread(eqn: Any, ins: Any, within: Any, control: Any) -> list:
+    return [merged([control, *ins])] * len(eqn.outvars)
