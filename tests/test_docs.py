@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 GENERATED = ROOT / "docs" / "reference.md"
+OUTSIDE = [ROOT / "CONTRIBUTING.md"]
 PAGES = [ROOT / "README.md", *sorted(set(ROOT.glob("docs/*.md")) - {GENERATED})]
 FENCE = re.compile(r"^```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -76,14 +77,14 @@ def built(tmp_path_factory) -> dict[Path, Page]:
     text, missing = build.reference()
     assert not missing
     (folder / "reference.md").write_text(text)
-    build.render([folder / "reference.md", *PAGES], folder / "html")
+    build.render([folder / "reference.md", *PAGES, *OUTSIDE], folder / "html")
     return {path: Page(path) for path in (folder / "html").glob("*.html")}
 
 
 def test_every_internal_link_has_its_target(built):
     dead = []
     for path, page in built.items():
-        home = ROOT if path.stem == "README" else ROOT / "docs"
+        home = ROOT if path.stem in ("README", "CONTRIBUTING") else ROOT / "docs"
         for link in page.links:
             target, _, anchor = link.partition("#")
             if "://" in target:
