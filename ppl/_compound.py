@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from . import _internals as internals
 from ._address import Path, render
+from ._integers import of_elements, representable
 from ._run import run
 from ._site import Site
 from .errors import FactorShapeError, PartialObservation, ProgramError
@@ -65,7 +66,20 @@ class Compound(NamedTuple):
 
     def data(self) -> list:
         """What it returns where it is observed."""
-        return list(self.observed)
+        return self.returned(self.observed)
+
+    def returned(self, given: Sequence[Any]) -> list:
+        """Given values as it returns them, integers where its addresses have integers."""
+        return [site.returned(value) for site, value in zip(self.sites, given, strict=True)]
+
+    def log_prob(self, given: Sequence[Any]) -> jax.Array:
+        """Its log density at given values, of all lanes."""
+        log = self.density(*self.returned(given))[0]
+        for site, value in zip(self.sites, given, strict=True):
+            if value.dtype != site.out.dtype:
+                whole = representable(value, site.out.dtype)
+                log = jnp.where(of_elements(whole, jnp.shape(log)), log, -jnp.inf)
+        return jnp.sum(log)
 
     def with_data(self, values: Mapping[Path, Any]) -> "Compound":
         """The same site with data at some of its addresses."""

@@ -56,10 +56,12 @@ def distributions(
     def meaning(call, feed):
         if isinstance(call, Compound):
             pairs = zip(call.paths, call.observed, strict=True)
-            return [feed.values[path] if data is None else data for path, data in pairs], Record()
+            given = [feed.values[path] if data is None else data for path, data in pairs]
+            return call.returned(given), Record()
         if call.operands.obs is not None:
             return call.data(), Record()
-        value, path = feed.values[call.site.path], call.site.path
+        path = call.site.path
+        value = call.site.returned(feed.values[path])
         if call.operands.active or path in branching:
             return value, Record()
         return value, Record({path: _parts(call)})

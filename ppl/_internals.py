@@ -1,4 +1,4 @@
-"""The one file that touches JAX's internals: the `sample` primitive and the shape of equations.
+"""The file that touches JAX's internals: the `sample` primitive and the shape of equations.
 
 The primitive carries an effect, so an unread (observed) site survives JAX's dead-code elimination.
 Its batching rule only records the mapped axis; it is a fancy batcher, which JAX also calls when no
@@ -17,9 +17,7 @@ from jax._src import core, effects, source_info_util
 from jax.interpreters import ad, batching, mlir
 
 from .errors import (
-    BiasedEstimator,
     DifferentiatedSite,
-    ReverseModeLoop,
     SampleOutsideTransformation,
 )
 
@@ -82,67 +80,6 @@ sample_p.def_impl(_undischarged)
 mlir.register_lowering(sample_p, lambda ctx, *args, site: _undischarged(site=site))
 ad.primitive_jvps[sample_p] = _differentiated
 batching.fancy_primitive_batchers[sample_p] = _sample_batching_rule
-
-
-forward_only_p = core.Primitive("forward_only")
-forward_only_p.def_impl(lambda x, *, message: x)
-forward_only_p.def_abstract_eval(lambda x, *, message: x)
-mlir.register_lowering(forward_only_p, lambda ctx, x, *, message: [x])
-batching.primitive_batchers[forward_only_p] = lambda args, dims, *, message: (
-    forward_only_p.bind(*args, message=message),
-    dims[0],
-)
-
-
-def _refuse_transpose(cotangent, x, *, message):
-    raise ReverseModeLoop(message)
-
-
-ad.deflinear2(forward_only_p, _refuse_transpose)
-
-
-def forward_only(x: Any, message: str) -> Any:
-    """The identity, whose transposition (reverse-mode differentiation) is a `ReverseModeLoop`."""
-    return forward_only_p.bind(x, message=message)
-
-
-first_order_p = core.Primitive("first_order")
-first_order_p.def_impl(lambda x, *others, **_: x)
-first_order_p.def_abstract_eval(lambda x, *others, **_: x)
-mlir.register_lowering(first_order_p, lambda ctx, x, *others, **_: [x])
-batching.primitive_batchers[first_order_p] = lambda args, dims, **params: (
-    first_order_p.bind(*args, **params),
-    dims[0],
-)
-
-
-def _differentiated_once(primals, tangents, *, message, once):
-    (_, *others), (tangent, *moved) = primals, tangents
-    if once and not all(type(t) is ad.Zero for t in moved):
-        raise BiasedEstimator(message)
-    if type(tangent) is not ad.Zero:
-        tangent = first_order_p.bind(tangent, *others, message=message, once=True)
-    return first_order_p.bind(*primals, message=message, once=once), tangent
-
-
-def _transposed_once(cotangent, x, *others, **params):
-    # of the derivative alone, which is linear in `x`
-    if type(cotangent) is not ad.Zero:
-        cotangent = first_order_p.bind(cotangent, *others, **params)
-    return [cotangent, *(None for _ in others)]
-
-
-ad.primitive_jvps[first_order_p] = _differentiated_once
-ad.primitive_transposes[first_order_p] = _transposed_once
-
-
-def first_order(x: Any, others: Sequence[Any], message: str) -> Any:
-    """The identity of `x`, whose derivative has none in what `others` depend on.
-
-    A second derivative, first through `x` and then through one of the `others`, in any mode, is a
-    `BiasedEstimator`. It costs nothing.
-    """
-    return first_order_p.bind(x, *others, message=message, once=False)
 
 
 control_variate_p = core.Primitive("control_variate")

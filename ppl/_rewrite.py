@@ -15,9 +15,10 @@ from ._estimator import Estimator, check_estimator, default_estimator
 from ._feed import Choices, Feed, Nothing, Prefix
 from ._record import Record, check_duplicates
 from ._run import run
+from ._site import Site
 from ._stage import P, T, stage
 from ._walker import estimable_sites, everywhere, placed_sites, rewritten
-from .errors import UnmatchedPattern
+from .errors import ChoiceTypeError, UnmatchedPattern
 
 
 def _each(program: Callable[P, T], rewrite: Callable[[Any], Any]) -> Callable[P, T]:
@@ -87,10 +88,21 @@ def intervene(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P
             replaced = not feed.values.keys().isdisjoint(call.paths) and given.is_observed
             return given.data() if replaced else call.bind(), Record()
         if call.site.path in feed.values:
-            return feed.values[call.site.path], Record()
+            return _constant(call.site, feed.values[call.site.path]), Record()
         return call.bind(), Record()
 
     return rewritten(program, meaning, _given(choices))
+
+
+def _constant(site: Site, value: Any) -> Any:
+    if value.dtype != site.out.dtype:
+        raise ChoiceTypeError(
+            f"The choice for {site.address!r} has dtype {value.dtype} and is traced or missing, "
+            f"but the site at {site.where} has dtype {site.out.dtype}: an intervention has no "
+            "density that could be zero where it is no integer. Convert it first: "
+            f".astype({site.out.dtype.name!r})."
+        )
+    return value
 
 
 def scale(program: Callable[P, T], factor: Any) -> Callable[P, T]:

@@ -4,14 +4,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._address import Path, parse
 from ._estimator import Estimator, check_estimator
 from ._failure import told_of_site
 from ._families import canonical
 from ._foreign import refuse_handlers
-from ._site import Operands, make_call, merge, partition, user_location
-from .errors import ChoiceShapeError, ChoiceTypeError, InvalidDistribution
+from ._integers import is_integral, representable
+from ._protocol import value_of
+from ._site import Operands, make_call, user_location
+from .errors import ChoiceShapeError, ChoiceTypeError
 
 
 def sample(
@@ -25,18 +28,24 @@ def sample(
     - `distribution`: a pytree with NumPyro's protocol: `sample(key)` and `log_prob(value)`, and
       `has_rsample`, `support` and `enumerate_support` where an estimator asks for them. Every
       NumPyro and FlowJAX distribution is one. `log_prob` may return one value per element of a
-      batch; the site's density is their product.
+      batch; the site's density is their product. A site that is only scored (observed,
+      conditioned, moved by a kernel) needs no sampler; its values are then of the shape and dtype
+      that the distribution states (`batch_shape` and `event_shape`, or `shape`; `dtype` or
+      `support`), else those of the data.
     - `estimator`: how gradients pass this site (`ppl.Reparameterized()`, `ppl.ScoreFunction()`,
       `stdlib.estimators.Enumerate()`, ...). By default `Reparameterized` where the distribution
       says `has_rsample`, else `ScoreFunction`.
-    - `obs`: data. The site then returns it and counts as likelihood.
+    - `obs`: data. The site then returns it and counts as likelihood. Where the site has integers,
+      numbers of any dtype stand for the integers that they are; one that is not an integer is an
+      error, or, where it is traced (or NaN), has density zero.
 
     **Returns** the value drawn (or `obs`), of the distribution's own shape and dtype. Under
     `jax.vmap` each lane draws independently; in `lax.scan` each step draws afresh.
 
     **Raises** `SampleOutsideTransformation` where nothing gives the program a meaning,
     `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`;
-    `ForeignStatement` under a handler of NumPyro.
+    `ForeignStatement` under a handler of NumPyro; `UndrawableSite` where one without a sampler is
+    drawn.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -52,53 +61,20 @@ def sample(
     refuse_handlers(f"sample({address!r})")
     with told_of_site(address, where):
         distribution = canonical(distribution)
-    out = _draw_struct(distribution, address, where)
+    out, drawable = value_of(distribution, obs, address, where)
     if obs is not None:
         obs = coerce(obs, out, path, where, "The observation")
     if estimator is not None:
         check_estimator(estimator, distribution, address, where)
-    return make_call(path, Operands(distribution, estimator, obs), out, where).bind()
-
-
-def _draw_struct(distribution: Any, address: str, where: str) -> jax.ShapeDtypeStruct:
-    protocol = all(callable(getattr(distribution, name, None)) for name in ("sample", "log_prob"))
-    if isinstance(distribution, type) or not protocol:
-        a_class = isinstance(distribution, type)
-        got = f"the class {distribution.__name__}" if a_class else type(distribution).__name__
-        raise InvalidDistribution(
-            f"sample({address!r}, ...) at {where} needs a distribution with `sample(key)` and "
-            f"`log_prob(value)`, got {got}. "
-            'Write, for example, sample("x", numpyro.distributions.Normal(0.0, 1.0)).'
-        )
-    name = type(distribution).__name__
-    if jax.tree.structure(distribution) == jax.tree.structure(0):
-        raise InvalidDistribution(
-            f"The distribution {name} of sample({address!r}, ...) at {where} is not a pytree. "
-            "Make it an equinox.Module, or register it with "
-            "jax.tree_util.register_pytree_node."
-        )
-    try:
-        jax.tree.map(lambda leaf: leaf, distribution)
-    except Exception as failure:
-        raise InvalidDistribution(
-            f"The distribution {name} of sample({address!r}, ...) at {where} cannot be rebuilt "
-            f"from its arrays, as a pytree must be: {failure}. Write it as another distribution "
-            "of the same law, or correct its tree_unflatten."
-        ) from failure
-    with told_of_site(address, where):
-        leaves, static, treedef = partition(distribution)
-        draw = lambda leaves: merge(leaves, static, treedef).sample(jax.random.key(0))  # noqa: E731
-        out = jax.eval_shape(draw, leaves)
-    if not isinstance(out, jax.ShapeDtypeStruct):
-        raise InvalidDistribution(
-            f"The distribution {name} of sample({address!r}, ...) at {where} must return one array "
-            f"from `sample(key)`, got {jax.tree.structure(out)}."
-        )
-    return jax.ShapeDtypeStruct(out.shape, out.dtype)
+    return make_call(path, Operands(distribution, estimator, obs), out, where, drawable).bind()
 
 
 def coerce(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Array:
-    """`value` as an array of the site's dtype, or an error that names the site."""
+    """`value` as an array of the site's dtype, or an error that names the site.
+
+    At a site of integers, numbers of another dtype that are traced or missing stay what they are:
+    what scores them finds out which are integers.
+    """
     address = "/".join(path)
     try:
         array = jnp.asarray(value)
@@ -111,14 +87,33 @@ def coerce(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Arra
             f"{what} for {address!r} has shape {array.shape}, but the site at {where} has shape "
             f"{like.shape}.{_shape_remedy(array.shape, like.shape)}"
         )
-    rank = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
-    mine, theirs = (rank.get(jnp.dtype(d).kind, 2) for d in (array.dtype, like.dtype))
-    if mine > theirs:
+    complex_there = jnp.issubdtype(like.dtype, jnp.complexfloating)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) and not complex_there:
         raise ChoiceTypeError(
             f"{what} for {address!r} has dtype {array.dtype}, but the site at {where} has dtype "
             f"{like.dtype}. Convert it first: .astype({jnp.dtype(like.dtype).name!r})."
         )
+    if is_integral(like.dtype) and not jnp.can_cast(array.dtype, like.dtype):
+        return _integers(value, array, like.dtype, f"{what} for {address!r}", where)
     return array.astype(like.dtype)
+
+
+def _integers(value: Any, array: jax.Array, dtype: Any, what: str, where: str) -> jax.Array:
+    """Numbers at a site of integers, as these; unchanged where some are traced, or missing."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
+        return array
+    numbers = np.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        numbers = numbers.astype(np.float64)
+    whole = representable(numbers, dtype)
+    wrong = ~whole & np.isfinite(numbers)
+    if wrong.any():
+        raise ChoiceTypeError(
+            f"{what} has dtype {array.dtype} and holds {numbers[wrong].flat[0]}, but the site at "
+            f"{where} has dtype {jnp.dtype(dtype).name}: numbers there are integers of that type. "
+            "Round or rescale the data, or give the site a distribution of real numbers."
+        )
+    return array.astype(dtype) if whole.all() else array
 
 
 def _shape_remedy(got: tuple, want: tuple) -> str:

@@ -37,6 +37,8 @@ def _facts_of(distribution: Any) -> frozenset:
         return _draw_facts(structs, static, treedef)
     except TypeError:  # static parts that cannot be hashed
         return _draw_facts.__wrapped__(structs, static, treedef)
+    except (AttributeError, NotImplementedError):  # no sampler
+        return frozenset()
 
 
 @functools.lru_cache(maxsize=1024)

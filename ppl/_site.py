@@ -13,9 +13,11 @@ import numpy as np
 
 from . import _internals as internals
 from ._address import Path, render
+from ._cut import gated
 from ._failure import told_of_site
-from ._law import scored
-from .errors import FactorShapeError
+from ._integers import as_integers, representable
+from ._score import log_probs
+from .errors import UndrawableSite
 
 SITE_LABEL = re.compile(r"site (\S+) \((.*?:\d+)\)")
 """What the equations of a site's density are called, `Site.label`: its address, and its line."""
@@ -65,7 +67,7 @@ class Site:
 
     `axes` lists the vmaps (and the loops between them) around the site, outermost first; the value
     has one leading dimension for each `Lanes`. `branch` lists the batched `cond` branches it is in.
-    `observed` says that the operands include data.
+    `observed` says that the operands include data, `drawable` that the distribution has a sampler.
     """
 
     path: Path
@@ -76,6 +78,7 @@ class Site:
     axes: tuple[Lanes | Loop, ...] = ()
     branch: tuple[tuple[int, int], ...] = ()
     observed: bool = False
+    drawable: bool = True
 
     def __repr__(self) -> str:
         return f"{self.address}{' observed' if self.observed else ''}"
@@ -113,6 +116,21 @@ class Site:
         if depth > len(loops):
             return 0
         return sum(isinstance(axis, Lanes) for axis in self.axes[: loops[-depth]])
+
+    def check_drawable(self, distribution: Any) -> None:
+        """Raises where the site can only be scored."""
+        if not self.drawable:
+            raise UndrawableSite(
+                f"Site {self.address!r} at {self.where} was to be drawn, but its distribution "
+                f"{type(distribution).__name__} has no sampler: it can only be scored. Observe it "
+                "(obs=..., ppl.condition), give its value to ppl.log_density, move it by a kernel "
+                "(stdlib.inference.chain), or give its distribution a `sample(key)`."
+            )
+
+    def returned(self, value: Any) -> Any:
+        """A given value as the site returns it: numbers at an integer site are integers there."""
+        same = value.dtype == self.out.dtype
+        return value if same else as_integers(value, self.out.dtype)
 
     def under(self, prefix: Path) -> "Site":
         """The site with its address, if it has one, put under a prefix."""
@@ -190,32 +208,36 @@ class Call(NamedTuple):
         shape = self.site.lane_shape
         return jax.random.split(key, shape) if shape else key
 
+    def given(self) -> jax.Array:
+        """The data of an observed site, as they were given."""
+        return jnp.asarray(self.over_lanes(lambda ops: ops.obs))
+
     def data(self) -> jax.Array:
         """What an observed site returns."""
-        return self.over_lanes(lambda ops: jnp.asarray(ops.obs, self.site.out.dtype))
+        return self.site.returned(self.given())
 
     def draw(self, key: jax.Array) -> jax.Array:
         """A plain draw, or the data of an observed site."""
         if self.operands.obs is not None:
             return self.data()
+        self.site.check_drawable(self.operands.distribution)
 
         def one(ops: Operands, key):
-            return jnp.asarray(ops.distribution.sample(key), self.site.out.dtype)
+            drawn = gated(ops.distribution, ops.active).sample(key)
+            return jnp.asarray(drawn, self.site.out.dtype)
 
         return self.over_lanes(one, self.keys(key))
 
     def log_prob(self, value: Any) -> jax.Array:
-        """The site's share of the log density: scaled, masked, zero where it is not reached."""
+        """The site's share of the log density at a given value.
+
+        It is scaled, masked, zero where it is not reached, and -inf at a number which is no integer
+        where the site has integers. What is left out has no derivative either, whatever the
+        operands and the value are.
+        """
 
         def one(ops: Operands, value):
-            logp = jnp.asarray(scored(ops.distribution).log_prob(value))
-            for factor in (*ops.scales, *ops.masks):
-                _check_factor(factor, logp, self.site)
-            for scale in ops.scales:
-                logp = scale * logp
-            for mask in (*ops.masks, *ops.active):
-                logp = jnp.where(mask, logp, 0.0)
-            return jnp.sum(logp)
+            return jnp.sum(log_probs(self.site, ops, value))
 
         with jax.named_scope(self.site.label):
             return jnp.sum(self.over_lanes(one, value))
@@ -226,6 +248,8 @@ class Call(NamedTuple):
         def one(ops: Operands, value):
             support = getattr(ops.distribution, "support", None)
             inside = jnp.all(jnp.asarray(support(value))) if callable(support) else True
+            if value.dtype != self.site.out.dtype:
+                inside &= jnp.all(representable(value, self.site.out.dtype))
             return jnp.where(_all(ops.active) & jnp.logical_not(inside), 1.0, 0.0)
 
         return jnp.sum(self.over_lanes(one, value))
@@ -235,21 +259,6 @@ class Call(NamedTuple):
         if not self.operands.active:
             return None
         return self.over_lanes(lambda ops: _all(ops.active))
-
-
-def _check_factor(factor: Any, logp: jax.Array, site: Site) -> None:
-    shape = jnp.shape(factor)
-    try:
-        fits = jnp.broadcast_shapes(shape, logp.shape) == logp.shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise FactorShapeError(
-            f"A factor of ppl.scale or flag of ppl.mask has shape {shape}, which does not "
-            f"broadcast against the log density of site {site.address!r} at {site.where}, of "
-            f"shape {logp.shape}. Give a scalar, or put the program in jax.vmap to have one for "
-            "each lane."
-        )
 
 
 def _all(flags: Sequence[Any]) -> jax.Array:
@@ -277,10 +286,12 @@ def merge(leaves: Sequence[Any], static: tuple, treedef: Any) -> Any:
     return jax.tree.unflatten(treedef, [next(rest) if s is _dynamic else s for s in static])
 
 
-def make_call(path: Path, operands: Operands, out: jax.ShapeDtypeStruct, where: str) -> Call:
+def make_call(
+    path: Path, operands: Operands, out: jax.ShapeDtypeStruct, where: str, drawable: bool = True
+) -> Call:
     """A new site, not yet under any vmap."""
     _, static, treedef = partition(operands)
-    return Call(Site(path, treedef, static, out, where), operands)
+    return Call(Site(path, treedef, static, out, where, drawable=drawable), operands)
 
 
 def read_call(site: Site, leaves: Sequence[Any]) -> Call:

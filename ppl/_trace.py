@@ -85,8 +85,8 @@ def _simulate(call, feed):
     if isinstance(call, Compound):
         return _simulate_compound(call)
     if call.operands.obs is not None:
-        value = call.data()
-        return value, Record(log_likelihood=call.log_prob(value))
+        given = call.given()
+        return call.site.returned(given), Record(log_likelihood=call.log_prob(given))
     value = call.bind()
     reached = call.reached()
     valid = {} if reached is None else {call.site.path: reached}
@@ -95,8 +95,7 @@ def _simulate(call, feed):
 
 def _simulate_compound(call: Compound) -> tuple[list, Record]:
     if call.is_observed:
-        values = call.data()
-        return values, Record(log_likelihood=jnp.sum(call.density(*values)[0]))
+        return call.data(), Record(log_likelihood=call.log_prob(call.observed))
     *values, log = call.simulate()
     reached = call.reached()
     valid = {} if reached is None else dict.fromkeys(call.paths, reached)
@@ -139,11 +138,11 @@ def log_density(
 
 def _score(call, feed: Choices):
     if isinstance(call, Compound):
-        values = _values(call, feed)
-        return values, Record(log_density=jnp.sum(call.density(*values)[0]))
+        given = _values(call, feed)
+        return call.returned(given), Record(log_density=call.log_prob(given))
     observed = call.operands.obs is not None
-    value = call.data() if observed else feed.values[call.site.path]
-    return value, Record(log_density=call.log_prob(value))
+    given = call.given() if observed else feed.values[call.site.path]
+    return call.site.returned(given), Record(log_density=call.log_prob(given))
 
 
 def _values(call: Compound, feed: Choices) -> list:
@@ -185,8 +184,8 @@ def within_support(
 
 def _checked(call, feed: Choices):
     if isinstance(call, Compound):
-        return _values(call, feed), Record()
+        return call.returned(_values(call, feed)), Record()
     if call.operands.obs is not None:
         return call.data(), Record()
-    value = feed.values[call.site.path]
-    return value, Record(log_density=call.outside(value))
+    given = feed.values[call.site.path]
+    return call.site.returned(given), Record(log_density=call.outside(given))

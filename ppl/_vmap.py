@@ -12,6 +12,7 @@ from typing import Any
 from jax import lax
 
 from . import _internals as internals
+from ._cut import gated
 from ._feed import Depth, Nothing, Placed
 from ._record import Record
 from ._site import Loop, Site
@@ -72,10 +73,11 @@ def _rewrite_cond(eqn, dims):
 
     def replacement(index, *operands):
         cond = next(_conds)
-        outs = [
-            walk(*body, operands, _reached(index == i, (cond, i)), Nothing())[0]
-            for i, body in enumerate(bodies)
-        ]
+        outs = []
+        for i, body in enumerate(bodies):
+            flag = index == i
+            meaning = _reached(flag, (cond, i))
+            outs.append(walk(*body, gated(operands, [flag]), meaning, Nothing())[0])
         return [lax.select_n(index, *cases) for cases in zip(*outs, strict=True)]
 
     return replacement

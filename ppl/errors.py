@@ -35,6 +35,7 @@ __all__ = [
     "SampleOutsideTransformation",
     "SiteFailure",
     "TooManyJointStates",
+    "UndrawableSite",
     "UnknownAddress",
     "UnmatchedPattern",
     "UnsuitableEstimator",
@@ -97,6 +98,10 @@ class ChoiceShapeError(ProgramError, ValueError):
 
 class ChoiceTypeError(ProgramError, TypeError):
     """A choice or an observation has a dtype that its site cannot take."""
+
+
+class UndrawableSite(ProgramError, NotImplementedError):
+    """A site was to be drawn whose distribution has no sampler: it can only be scored."""
 
 
 class UnknownAddress(ProgramError, KeyError):

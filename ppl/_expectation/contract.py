@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from .. import _internals as internals
+from .. import _identities as identities
 from . import baseline
 from .chain import fold
 from .context import Context, Opened
@@ -132,8 +132,8 @@ def _without_mixed_derivatives(
     """
     message = second_derivative(site.site)
     return (
-        internals.first_order(here, [weight], message),
-        internals.first_order(weight, [weight, here], message),
+        identities.first_order(here, [weight], message),
+        identities.first_order(weight, [weight, here], message),
     )
 
 

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .. import _identities as identities
 from .. import _internals as internals
 from .._walker import checkpointed, placed_sites, warn_custom_rule, while_like, while_parts
 from ..errors import UnsupportedControlFlow
 from .context import Context
+from .gating import gated
 from .lanes import Deps, deps_of, joined, through
 from .measure import Kind, kinds_within
 from .terms import body_values
@@ -120,7 +122,8 @@ def _predicated(bodies, index, operands, keys, context):
     outcomes = []
     for i, (jaxpr, closed) in enumerate(bodies):
         (flag,) = context.apply(lambda x, i=i: [x == i], [index], list)
-        outcomes.append(body_values(context.within(flag), jaxpr, closed, operands, keys))
+        entered = gated(operands, flag, context)
+        outcomes.append(body_values(context.within(flag), jaxpr, closed, entered, keys))
     selected = []
     for cases in zip(*outcomes, strict=True):
         selected += context.apply(
@@ -163,9 +166,9 @@ def _while(eqn, vals, keys, context):
         "lax.scan or lax.fori_loop with a fixed number of steps, or forward mode (jax.jvp, "
         "jax.jacfwd)."
     )
-    total = jax.tree.map(lambda x: internals.forward_only(x, message), total)
+    total = jax.tree.map(lambda x: identities.forward_only(x, message), total)
     deps = _compound(everything, kinds, total, (), context)
-    return [Val(internals.forward_only(x, message), (), *deps) for x in carry]
+    return [Val(identities.forward_only(x, message), (), *deps) for x in carry]
 
 
 CONTROL_FLOW: Mapping[str, Callable] = {

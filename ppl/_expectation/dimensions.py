@@ -176,6 +176,10 @@ def _gather(eqn):
     return [tuple(dims), (*batch, None)]
 
 
+def _gated(eqn):
+    return [tuple(range(len(_shape(v)))) for v in eqn.invars]
+
+
 def _matrices(eqn):
     """Linear algebra: a matrix for each index of the leading dimensions."""
     return [(*range(len(_shape(v)) - 2), None, None) for v in eqn.invars]
@@ -206,6 +210,7 @@ RULES: Mapping[str, Callable] = {
     "concatenate": _mixing("dimension"),
     "dot_general": _dot_general,
     "dynamic_update_slice": _update_slice,
+    "gated": _gated,
     "gather": _gather,
     "pad": _pad,
     "reshape": _reshape,

@@ -10,6 +10,7 @@ from .._walker import placed_sites, unsupported
 from .context import Context
 from .control_flow import CONTROL_FLOW
 from .control_variate import control_variate
+from .gating import gate
 from .known import constants, lookup, uniform
 from .linear import linear_rule, tail
 from .scan import scan, steps_meet
@@ -57,6 +58,8 @@ def apply_equation(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]
     """An equation without sites, mapped over just the axes of its inputs."""
     if not union_sites(vals):
         return [Val(out) for out in internals.bind(eqn, [val.array for val in vals])]
+    if internals.kind(eqn) == "gated":
+        return gate(eqn, vals, context)
     looked_up = lookup(eqn, vals, context)
     if looked_up is not None:
         return [looked_up]

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
+from .. import _identities as identities
 from .. import _internals as internals
+from .._cut import gated
 from .._estimator import Particles, check_estimator, default_estimator, scorable
 from .._law import law
 from .._site import Call, Operands, Site, read_call
@@ -104,7 +106,14 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
         return Measure(jnp.zeros((1, *shape), call.site.out.dtype))
 
     def lane(operands: Operands, key):
+        shown = (*operands.active, *flags)
+        operands = operands._replace(
+            distribution=gated(operands.distribution, shown),
+            estimator=gated(operands.estimator, shown),
+        )
         estimator = estimator_of(call.site, operands, allow_biased)
+        if not estimator.exact:
+            call.site.check_drawable(operands.distribution)
         base = law(operands.distribution)
         seen = scorable(base.base, estimator, operands.distribution, call.site)
         drawn = estimator.particles(key, seen)
@@ -222,7 +231,7 @@ def _of_first_order(drawn: Particles, message: str) -> Particles:
     def once(array):
         if not isinstance(array, jax.Array) or not jnp.issubdtype(array.dtype, jnp.inexact):
             return array
-        return internals.first_order(array, [array], message)
+        return identities.first_order(array, [array], message)
 
     return drawn._replace(values=once(drawn.values), weights=once(drawn.weights))
 

@@ -13,6 +13,7 @@ from ..errors import UnsuitableEstimator
 from .baseline import noted
 from .context import Context, MixedSteps, Opened, conformed, mixed_dims
 from .dimensions import Along
+from .gating import gate
 from .lanes import Deps, deps_of, joined, moved
 from .measure import Kind, measure
 from .runs import open_runs, shared_runs
@@ -221,6 +222,8 @@ def _traced(fn: Callable, vals: Sequence[Val], context: Context) -> list[Any]:
         if internals.kind(eqn) == "jit":
             jaxpr, consts = internals.body_of(eqn)
             return run(jaxpr, [Val(c) for c in consts], inputs, step)
+        if internals.kind(eqn) == "gated":
+            return gate(eqn, inputs, context)
         return context.bound(eqn, inputs)
 
     outs = iter(run(closed.jaxpr, [Val(c) for c in closed.consts], random, step))

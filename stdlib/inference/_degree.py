@@ -165,6 +165,7 @@ RULES: dict[str, Callable[[Any, list[Degree]], Degree | list[Degree]]] = {
     "convert_element_type": _converted,
     "div": _over_constant,
     "eq": _equal,
+    "gated": _over_constant,
     "ne": _unequal,
     "select_n": _selected,
     "triangular_solve": _solved,

@@ -303,7 +303,7 @@ MOVING = (
 
 MONOMIAL_RULES: dict[str, Callable[[Any, Sequence[Value]], Any]] = {
     **dict.fromkeys(MOVING.split(), _moved),
-    **dict.fromkeys(["dynamic_slice", "gather", "split"], _at(1)),
+    **dict.fromkeys(["dynamic_slice", "gated", "gather", "split"], _at(1)),
     **dict.fromkeys(["dynamic_update_slice", "pad"], _at(2)),
     **dict.fromkeys(["eq", "ne", "lt", "le", "gt", "ge"], _compared),
     **dict.fromkeys(["and", "or"], logical),

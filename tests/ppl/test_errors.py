@@ -56,6 +56,8 @@ class TwoValues(eqx.Module):
     log_prob = staticmethod(lambda value: 0.0)
 
 
+FLAT = dist.ImproperUniform(dist.constraints.real, (), ())
+NO_SAMPLER = ["'x'", "SITE", "ImproperUniform", "only be scored", "obs=", "`sample(key)`"]
 NO_MEANING = ["'x'", "SITE", "outside any transformation", "ppl.seed(program)(key, ...)"]
 STATEMENTS = [
     (lambda: sample("x", NORMAL), e.SampleOutsideTransformation, NO_MEANING),
@@ -77,6 +79,11 @@ STATEMENTS = [
      ["TwoValues", "'x'", "SITE", "one array"]),
     (run(lambda: numpyro.sample("x", NORMAL)), e.ForeignStatement,
      ["numpyro.sample('x', ...)", "SITE", "ppl.sample('x', distribution)"]),
+    (run(lambda: sample("x", FLAT)), e.UndrawableSite, NO_SAMPLER),
+    (simulated(lambda: jax.vmap(lambda i: sample("x", FLAT))(jnp.arange(2))), e.UndrawableSite,
+     NO_SAMPLER),
+    (lambda: ppl.expectation(lambda: 1.0 * sample("x", FLAT, ppl.ScoreFunction()))(KEY),
+     e.UndrawableSite, NO_SAMPLER),
 ]  # fmt: skip
 
 
@@ -145,8 +152,12 @@ CHOICES = [
      ["observation", "'y'", "SITE", "(5, 1)", "()"]),
     (run(lambda: sample("y", dist.Normal(np.zeros(5), 1.0), obs=np.zeros((5, 1)))),
      e.ChoiceShapeError, ["'y'", "SITE", "(5, 1)", ".reshape((5,))"]),
-    (scored({**FULL, "count": 1.0}), e.ChoiceTypeError,
-     ["'count'", "SITE", "float32", "int32", ".astype('int32')"]),
+    (scored({**FULL, "count": 1.5}), e.ChoiceTypeError,
+     ["'count'", "SITE", "float32", "1.5", "int32", "Round or rescale"]),
+    (run(lambda: sample("n", dist.Poisson(2.0), obs=np.array(2.0**31))), e.ChoiceTypeError,
+     ["observation", "'n'", "SITE", "2147483648.0", "int32"]),
+    (run(ppl.intervene(model, {"count": jnp.nan})), e.ChoiceTypeError,
+     ["'count'", "SITE", "float32", "int32", "intervention", ".astype('int32')"]),
     (scored({**FULL, "weight": 1j}), e.ChoiceTypeError, ["'weight'", "complex64", "float32"]),
     (scored({**FULL, "weight": "one"}), e.ChoiceTypeError, ["'weight'", "SITE", "'one'"]),
     (simulated(branches(NORMAL, dist.Normal(jnp.zeros(2), 1.0))), e.BranchMismatch,
