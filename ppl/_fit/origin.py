@@ -11,8 +11,8 @@ from .._run import run
 from .._site import SITE_LABEL
 
 _MOVES = {
-    *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice", "gather"),
-    *("reshape", "rev", "slice", "squeeze", "stop_gradient", "transpose"),
+    *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice"),
+    *("gated", "gather", "reshape", "rev", "slice", "squeeze", "stop_gradient", "transpose"),
 }
 """Equations that only hand on what they read."""
 
