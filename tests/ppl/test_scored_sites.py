@@ -63,7 +63,7 @@ class Table(eqx.Module):
     """A finite support with weights, and no sampler."""
 
     logits: jax.Array
-    shape = ()
+    batch_shape = event_shape = ()
     dtype = jnp.int32
     has_enumerate_support = True
 
