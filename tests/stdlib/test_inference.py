@@ -55,7 +55,17 @@ ALGORITHMS = {
 }
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+ONE_OF_EACH = ["importance", "annealed, random walk", "sequential"]
+each_algorithm = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.mechanism if name in ONE_OF_EACH else pytest.mark.law)
+        for name in ALGORITHMS
+    ],
+)
+
+
+@each_algorithm
 def test_marginals_obey_the_law(name):
     """E[w] = p(x) when scored, E[1/w | x] = 1/p(x) when simulated; and so do their gradients."""
 
@@ -78,7 +88,7 @@ def test_marginals_obey_the_law(name):
     assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=100_000)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@each_algorithm
 def test_posteriors_obey_the_law(name):
     """What is drawn, u, and the estimates of its density agree: E[1/w | u] q(u) = 1, E[w] = q(u).
 
@@ -97,6 +107,7 @@ def test_posteriors_obey_the_law(name):
     assert_unbiased(objective, 1.0, exact=lambda by: by, key=KEY, num_samples=100_000)
 
 
+@pytest.mark.law
 def test_posterior_by_many_particles_is_the_posterior():
     """Moments of the exact posterior Normal(μ, σ), within their standard errors."""
     precision = 1.0 + 1.0 / 0.7**2
