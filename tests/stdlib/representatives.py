@@ -95,7 +95,7 @@ REPRESENTATIVES = [
 ]
 OF_EACH_MECHANISM = [
     *("reparameterized", "score", "enumerate"),
-    *("leave-one-out", "measure-valued", "rebar", "relax"),
+    *("leave-one-out", "measure-valued", "relax"),
 ]
 
 

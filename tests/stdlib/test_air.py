@@ -133,7 +133,7 @@ def test_density_counts_the_objects_that_are_there(count):
             )
             expected += dist.Normal().log_prob(z_what[t]).sum()
     expected += dist.Normal(canvas, 1.0).log_prob(image).sum()
-    density = ppl.log_density(partial(air.model, networks, PRIOR), choices)
+    density = jax.jit(partial(ppl.log_density, partial(air.model, networks, PRIOR)))(choices)
     np.testing.assert_allclose(density, expected, rtol=1e-5)
 
 
@@ -168,6 +168,7 @@ def projected(bound, estimators, networks, image, draws):
     return np.asarray(run(keys), float)
 
 
+@pytest.mark.law
 @pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_agree_in_expectation(name):
     bound, reference, others = VARIANTS[name]

@@ -59,7 +59,7 @@ def test_leave_one_out_needs_two_draws(size):
 
 def test_without_replacement_draws_distinct_values():
     draw = jax.vmap(lambda key: WithoutReplacement(3).particles(key, categorical(LOGITS)).values)
-    values = np.sort(draw(jax.random.split(KEY, 200)), axis=1)
+    values = np.sort(jax.jit(draw)(jax.random.split(KEY, 200)), axis=1)
     assert np.all(np.diff(values, axis=1) > 0)
 
 
@@ -70,7 +70,7 @@ def test_without_replacement_is_enumeration_where_all_values_are_drawn():
 
     for derivative in (lambda fn: fn, jax.jacfwd):
         found, wanted = (
-            derivative(lambda t, e=e: terms(e, t))(LOGITS)
+            jax.jit(derivative(lambda t, e=e: terms(e, t)))(LOGITS)
             for e in (WithoutReplacement(4), Enumerate())
         )
         np.testing.assert_allclose(found, wanted, atol=1e-6)
@@ -147,7 +147,7 @@ def test_perturbing_a_bernoulli_is_exact(estimator):
         values, weights, *_ = estimator.particles(key, dist.Bernoulli(t))
         return jnp.sum(weights * (values - 0.45) ** 2)
 
-    slopes = jax.vmap(jax.grad(estimate), (None, 0))(0.3, jax.random.split(KEY, 50))
+    slopes = jax.jit(jax.vmap(jax.grad(estimate), (None, 0)))(0.3, jax.random.split(KEY, 50))
     np.testing.assert_allclose(slopes, 0.1, atol=1e-6)
 
 

@@ -135,7 +135,13 @@ FILTERS = {
 }
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("multinomial", "proposal"),
+        *(pytest.param(name, marks=pytest.mark.law) for name in ("stratified", "systematic")),
+    ],
+)
 def test_evidence_of_a_filter_is_that_of_the_kalman_filter(name):
     def objective(a):
         program = ppl.marginal(lambda: linear_gaussian(a), "y", FILTERS[name])
@@ -173,7 +179,13 @@ def test_residual_resampling_has_no_gradient():
         jax.grad(ppl.expectation(objective), 1)(KEY, 0.9)
 
 
-@pytest.mark.parametrize("algorithm", [SMC(4), SMC(4, guided)], ids=["own step", "proposal"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(SMC(4), id="own step", marks=pytest.mark.law),
+        pytest.param(SMC(4, guided), id="proposal"),
+    ],
+)
 def test_paths_obey_the_law(algorithm):
     """E[1/w | y] p(y) is one for every y: against a function of the y that are simulated."""
 
