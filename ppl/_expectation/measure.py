@@ -175,7 +175,11 @@ def _kind(drawn: Any, weighted: bool, exact: bool, site: Site) -> Kind:
 
 
 def _check_one_for_all(call: Call, runs: Callable, key: jax.Array) -> None:
-    """Raises where the constants of runs, which are traced, are made of what differs by lane."""
+    """Raises where the constants of runs, which are traced, are made of what differs by lane.
+
+    Not by which lanes are reached: that cuts off derivatives alone.
+    """
+    call = call.with_operand("active", ())
     try:
         jax.eval_shape(lambda: call.over_lanes(runs, call.keys(key), out_axes=None))
     except SiteFailure:

@@ -240,6 +240,32 @@ def test_gradients_of_expectations(name):
         assert abs(found.mean() - exact) <= 5 * found.std() / np.sqrt(4000) + 1e-5
 
 
+def test_settings_that_lanes_share_stay_shared():
+    """The constants of runs are of one eta, whichever lanes are reached: E = 3t + 2."""
+
+    def lanes(t, eta):
+        coin = lambda a: sample("b", FloatBernoulli(jnp.sqrt(a) * t), Rebar(0.5, eta))
+        lane = lambda a: lax.cond(a > 0, lambda: coin(a), lambda: 2.0)
+        return jnp.sum(jax.vmap(lane)(jnp.array([1.0, -1.0, 4.0])))
+
+    one = jax.jit(jax.vmap(jax.grad(ppl.expectation(lanes), 1), (0, None, None)))
+    slopes = one(jax.random.split(KEY, 2000), 0.3, 0.8)
+    assert abs(slopes.mean() - 3.0) <= 5 * slopes.std() / np.sqrt(2000)
+
+
+def test_masks_of_distributions():
+    """`dist.mask` leaves out the data and the parameters of an element or of a lane as well."""
+    scales, data = jnp.array([1.0, -1.0, 2.0]), jnp.array([0.5, NAN, 1.0])
+    lane = lambda t, s, y, ok: sample("y", dist.LogNormal(t, jnp.sqrt(s)).mask(ok), obs=y)
+    lanes = lambda t: (jax.vmap(lane, (None, 0, 0, 0))(t, scales, data, SEEN), None)[1]
+    elements = lambda t: sample("y", dist.LogNormal(t, 1.5).expand([3]).mask(SEEN), obs=data)
+    kept = jnp.array([0, 2])
+    for program, scale in ((lanes, jnp.sqrt(scales)[kept]), (elements, 1.5)):
+        exact = lambda t, s=scale: dist.LogNormal(t, s).log_prob(data[kept]).sum()
+        value, slope, forward, _ = jax.jit(partial(scored, program))(0.4)
+        close([(value, slope), (value, forward)], [jax.value_and_grad(exact)(0.4)] * 2)
+
+
 def test_branches_of_one_choice():
     """x in {0, 1}: where it is 1, b ~ Bernoulli(√(x - 1/2)·t); all the branches are evaluated."""
 
