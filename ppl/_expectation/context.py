@@ -182,6 +182,13 @@ class Context:
             return f"in the log density of site {address!r} ({line})"
         return f"at {internals.source_line(internals.placed(eqn, self.calls))}"
 
+    def particles_apart(self, val: Val) -> bool:
+        """Whether a value has the particles of each element of a batch, as lanes kept apart."""
+        sites = [(self[axis.site], axis.form) for axis in val.axes]
+        return any(
+            not set(range(len(site.loops), len(site.lanes))) <= set(form) for site, form in sites
+        )
+
     def apply(self, fn: Callable, vals: Sequence[Val], transfer: Callable, eqn: Any = None) -> list:
         """The values of `fn` of arrays (a list of arrays), mapped over the axes its inputs have.
 

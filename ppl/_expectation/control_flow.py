@@ -54,8 +54,8 @@ def _cond(eqn, vals, keys, context):
     bodies = [internals.opened(branch) for branch in eqn.params["branches"]]
     kinds = [k for jaxpr, _ in bodies for k in kinds_within(jaxpr, context.allow_biased)]
     everything = [*vals, *context.active]
-    worlds = any(val.worlds for val in everything)
-    if index.axes or worlds or any(kind.particles > 1 for kind in kinds):
+    apart = any(val.worlds or context.particles_apart(val) for val in everything)
+    if index.axes or apart or any(kind.particles > 1 for kind in kinds):
         return _predicated(bodies, index, operands, keys, context)
     axes = union_axes(everything)
     sizes = axis_sizes(everything, axes)
