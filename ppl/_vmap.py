@@ -9,13 +9,14 @@ import dataclasses
 import itertools
 from typing import Any
 
+import jax
 from jax import lax
 
 from . import _internals as internals
 from ._cut import gated
 from ._feed import Depth, Nothing, Placed
 from ._record import Record
-from ._site import Loop, Site
+from ._site import Call, Loop, Site
 from ._walker import RULES, Meaning, everywhere, placed_sites, walk, while_parts
 
 _conds = itertools.count()
@@ -76,18 +77,32 @@ def _rewrite_cond(eqn, dims):
         outs = []
         for i, body in enumerate(bodies):
             flag = index == i
-            meaning = _reached(flag, (cond, i))
-            outs.append(walk(*body, gated(operands, [flag]), meaning, Nothing())[0])
+            entered = gated(operands, [flag])
+            plain = {id(new): old for new, old in zip(entered, operands, strict=True)}
+            meaning = _reached(flag, (cond, i), plain)
+            outs.append(walk(*body, entered, meaning, Nothing())[0])
         return [lax.select_n(index, *cases) for cases in zip(*outs, strict=True)]
 
     return replacement
 
 
-def _reached(flag: Any, branch: tuple[int, int]) -> Meaning:
+def _reached(flag: Any, branch: tuple[int, int], plain: dict[int, Any]) -> Meaning:
+    """Marks sites as reached or not.
+
+    Their estimators read the operands of the branch that are `plain`: settings stay those of all
+    lanes.
+    """
+
     def inside(site: Site) -> Site:
         return dataclasses.replace(site, branch=(*site.branch, branch))
 
-    return everywhere(lambda call: call.with_sites(inside).appended("active", flag))
+    def marked(call: Any) -> Any:
+        if isinstance(call, Call):
+            settings = jax.tree.map(lambda x: plain.get(id(x), x), call.operands.estimator)
+            call = call._replace(operands=call.operands._replace(estimator=settings))
+        return call.with_sites(inside).appended("active", flag)
+
+    return everywhere(marked)
 
 
 internals.rewrite_under_vmap("scan", _rewrite_scan)
