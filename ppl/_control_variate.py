@@ -27,8 +27,9 @@ def control_variate(address: str, value: Any) -> None:
       site in `vmap` (values computed from the other lanes are what VIMCO subtracts).
 
     **Raises** `InvalidControlVariate` where there is no such site, the site has no score, shapes do
-    not fit, or `value` is seen to depend on the choice itself. Where lanes are mixed it cannot be
-    seen: it is then the user's claim.
+    not fit, or `value` depends on the choice itself, or cannot be seen not to. It is followed
+    through leave-one-out sums (`jnp.sum(x) - x`), shifts, constant masks and lookups (of very many
+    lanes, for some of them).
 
     Outside `ppl.expectation` it means nothing. Sources: Williams 1992; Mnih & Rezende 2016.
 

@@ -46,7 +46,8 @@ LAYERS = [
         "_expectation.measure",
         "_expectation.terms",
     ],
-    ["_expectation.baseline", "_expectation.runs"],
+    ["_expectation.baseline", "_expectation.element_reads", "_expectation.runs"],
+    ["_expectation.own_lane"],
     ["_expectation.known", "_expectation.linear", "_expectation.site", "_expectation.weigh"],
     ["_expectation.chain", "_expectation.control_variate", "_expectation.steps"],
     [

@@ -11,11 +11,12 @@ from .._site import Loop
 from ..errors import InvalidControlVariate
 from .context import Context, Opened
 from .lanes import deps_of, moved
+from .own_lane import Made, reads_own_lane
 from .value import Val, each_array, event_shape, placed
 
 
-def control_variate(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
-    """Notes the baseline with its site."""
+def control_variate(eqn: Any, vals: Sequence[Val], made: Made, context: Context) -> list[Val]:
+    """Notes the baseline with its site; `made` is what is known of what it is computed from."""
     (value,), path, where = vals, eqn.params["path"], eqn.params["where"]
     named = f"ppl.control_variate({render(path)!r}, ...) at {where}"
     if context.outer is not None:
@@ -32,12 +33,14 @@ def control_variate(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) 
         )
     for place in places:
         opened = context.opened[place]
-        _check(value, opened, place, named)
+        _check(value, opened, named)
+        if value.sites >> place & 1:
+            _check_own_lane(eqn, value, made, place, opened, named)
         context.opened[place] = opened._replace(given=_fitted(value, opened))
     return []
 
 
-def _check(value: Val, opened: Opened, number: int, named: str) -> None:
+def _check(value: Val, opened: Opened, named: str) -> None:
     if opened.axis or opened.perturbed:
         raise InvalidControlVariate(
             f"{named}: the site has several particles, and no score to subtract from. Give it "
@@ -54,11 +57,19 @@ def _check(value: Val, opened: Opened, number: int, named: str) -> None:
             f"outermost first, and its batch) {tuple(lanes)}. Give a scalar, or an array of its "
             "first lane dimensions."
         )
-    relation = deps_of(value).lanes.get(number, (None,) * len(lanes))
-    if value.sites >> number & 1 and all(along is not None for along in relation):
+
+
+def _check_own_lane(
+    eqn: Any, value: Val, made: Made, number: int, opened: Opened, named: str
+) -> None:
+    shape = event_shape(value)
+    places = _written_order(opened)[: len(shape)]
+    if reads_own_lane(eqn.invars[0], made, number, places, shape):
         raise InvalidControlVariate(
-            f"{named}: the value depends on the site's own choice, so its mean is not zero. "
-            "Compute it from what comes before the site, or from other lanes alone."
+            f"{named}: the value depends on the site's own choice (or cannot be seen not to), so "
+            "its mean is not zero. Compute it from what comes before the site or, lane by lane, "
+            "from the choices of other lanes: as jnp.sum(x) - x, by jnp.where with a mask that is "
+            "a constant, or from shifted lanes."
         )
 
 

@@ -13,6 +13,7 @@ from .control_variate import control_variate
 from .gating import gate
 from .known import constants, lookup, uniform
 from .linear import linear_rule, tail
+from .own_lane import Made
 from .scan import scan, steps_meet
 from .site import sample
 from .terms import Operand, addends, collapse, scalar
@@ -31,6 +32,7 @@ def evaluate(
     wanted = wanted or [False] * len(jaxpr.outvars)
     kept = tail(jaxpr, wanted, [union_sites(addends(arg)) != 0 for arg in args])
     feeds = iter(keys.split(sum(map(internals.has_sites, jaxpr.eqns))))
+    made: dict = {}
 
     def step(eqn, operands):
         operands = [scalar(operand) for operand in operands]
@@ -47,11 +49,24 @@ def evaluate(
             if name == "scan" and steps_meet(eqn, vals):
                 return scan(eqn, vals, Nothing(), context)
             return apply_equation(eqn, vals, context)
+        feed = next(feeds)
+        if name == "control_variate":
+            return control_variate(eqn, vals, Made(jaxpr, made, eqn.params["path"]), context)
         if name not in RULES:
             raise unsupported(eqn, next(placed_sites(eqn), None))
-        return RULES[name](eqn, vals, next(feeds), context)
+        return RULES[name](eqn, vals, feed, context)
 
-    return [scalar(out) for out in run(jaxpr, [Val(c) for c in consts], args, step)]
+    def noted(eqn, operands):
+        outs = step(eqn, operands)
+        made.update(zip(eqn.outvars, outs, strict=True))
+        return outs
+
+    if any(internals.kind(eqn) == "control_variate" for eqn in jaxpr.eqns):
+        made.update(zip(jaxpr.invars, args, strict=True))
+        made.update(zip(jaxpr.constvars, map(Val, consts), strict=True))
+    else:
+        noted = step
+    return [scalar(out) for out in run(jaxpr, [Val(c) for c in consts], args, noted)]
 
 
 def apply_equation(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]:
@@ -72,7 +87,6 @@ def apply_equation(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]
 
 RULES: Mapping[str, Callable] = {
     "sample": sample,
-    "control_variate": control_variate,
     "scan": scan,
     **CONTROL_FLOW,
 }
