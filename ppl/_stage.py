@@ -34,7 +34,11 @@ def program_name(program: Any) -> str:
 
 
 def stage(program: Callable, *args: Any, **kwargs: Any) -> Staged:
-    """Traces `program(*args, **kwargs)`. Non-array outputs are kept as they are."""
+    """Traces `program(*args, **kwargs)`. Non-array outputs are kept as they are.
+
+    Under `jax.disable_jit()` too its loops and branches are equations: run as Python, their sites
+    would be several of one address.
+    """
     shape: list = []
 
     def thunk():
@@ -43,7 +47,7 @@ def stage(program: Callable, *args: Any, **kwargs: Any) -> Staged:
         return leaves
 
     refuse_handlers(f"program {program_name(program)!r}", program)
-    with no_foreign_statements(), told_of_line():
+    with no_foreign_statements(), told_of_line(), jax.disable_jit(False):
         closed = jax.make_jaxpr(thunk)()
     static, treedef = shape
     return Staged(

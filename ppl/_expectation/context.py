@@ -13,7 +13,7 @@ from .dimensions import Along
 from .expansion import expand
 from .joint_states import check_expansion, check_joint
 from .lanes import Deps, as_exact, deps_of, one_by_one, transfer
-from .value import Axis, Val, arrays_of, joint_states, lifted, trimmed, with_arrays
+from .value import Axis, Val, arrays_of, joint_states, lifted, shape_of, trimmed, with_arrays
 
 
 class Loop(NamedTuple):
@@ -64,6 +64,10 @@ class Opened(NamedTuple):
             for val, other in zip(self.vals, others, strict=True)
         )
         return self._replace(weight=weight, baseline=baseline, control=control, chances=chances)
+
+    def shapes(self) -> "Opened":
+        """The same site with shapes for arrays."""
+        return self.each(lambda val, _: shape_of(val), self.vals)
 
     def arrays(self) -> list[Any]:
         """The arrays of its values, to be handed out of the trace of a body."""

@@ -22,6 +22,7 @@ from .value import (
     arrays_of,
     axis_sizes,
     broadcast,
+    shape_of,
     union_axes,
     with_arrays,
 )
@@ -39,12 +40,12 @@ def _checkpoint(eqn, vals, keys, context):
     def body(keys, arrays):
         inner = context.nested()
         outs = body_values(inner, jaxpr, closed, with_arrays(vals, arrays), keys)
-        shape[:] = [outs, inner]
+        shape[:] = [shape_of(v) for v in outs], [site.shapes() for site in inner.opened]
         return arrays_of(outs), [site.arrays() for site in inner.opened]
 
     arrays, weights = checkpointed(eqn, body)(keys, arrays_of(vals))
-    outs, inner = shape
-    for site, own in zip(inner.opened, weights, strict=True):
+    outs, opened = shape
+    for site, own in zip(opened, weights, strict=True):
         context.open(site.with_arrays(own))
     return with_arrays(outs, arrays)
 

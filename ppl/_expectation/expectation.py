@@ -173,7 +173,8 @@ def _estimated(
         try:
             value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)
             total = sum_up([*terms_of(value), *_controls(context)], context)
-            return jnp.asarray(total), [_auxiliary(out, context) for out in rest]
+            total = jnp.asarray(total, jaxpr.outvars[0].aval.dtype)
+            return total, [_auxiliary(out, context) for out in rest]
         except MixedSteps as found:
             if id(found.eqn) in written_out:
                 raise too_long(found.eqn) from None

@@ -24,6 +24,7 @@ from .value import (
     broadcast,
     each_array,
     event_shape,
+    shape_of,
     spread_worlds,
     union_axes,
     union_segments,
@@ -71,8 +72,7 @@ class Steps:
         """The first step by itself: what it starts from is no particle of a step before."""
         at, rest = (-1, slice(None, -1)) if self.loop.reverse else (0, slice(1, None))
         count = len(self.init)
-        first = self._run(self.init, jax.tree.map(lambda x: x[at], self.scanned))
-        outs, sites = self.outs, self.inner.opened
+        first, sites = self._run(self.init, jax.tree.map(lambda x: x[at], self.scanned))
         handed = [self._carried(val) for val in first[:count]]
         carry = self._carry(handed)
         body, start = self._body(carry), self._filled_all(handed, carry)
@@ -80,7 +80,7 @@ class Steps:
         others = self.loop._replace(length=self.loop.length - 1)
         end, (ys, arrays), (_, alike) = _at_once(body, start, later, others)
         ends = with_arrays(carry, end)
-        pairs = zip(with_arrays(self.outs[count:], ys), outs[count:], strict=True)
+        pairs = zip(with_arrays(self.outs[count:], ys), first[count:], strict=True)
         made = [self._with_first(self._stacked(val), first) for val, first in pairs]
         opened = [
             self._site_with_first(*column)
@@ -110,14 +110,15 @@ class Steps:
         known = first.known if first.known == rest.known else None
         return Val(array, axes, *joined([deps_of(alone), deps_of(rest)]), known=known)
 
-    def _run(self, carry: Sequence[Val], step: Any) -> list[Val]:
-        """The body's outputs at one step; they and its sites are kept."""
+    def _run(self, carry: Sequence[Val], step: Any) -> tuple[list[Val], list[Opened]]:
+        """The body's outputs at one step and its sites; their shapes are kept."""
         arrays, feed = step
         inner = self.context.nested(self.loop, self.inner.opened)
         args = [*self.consts, *carry, *with_arrays(self.xs, arrays)]
         outs = body_values(inner, self.jaxpr, self.closed, args, feed)
-        self.inner, self.outs = inner, outs
-        return outs
+        opened, inner.opened = inner.opened, [site.shapes() for site in inner.opened]
+        self.inner, self.outs = inner, [shape_of(out) for out in outs]
+        return outs, opened
 
     def _filled_all(self, vals: Sequence[Val], carry: Sequence[Val]) -> list[tuple]:
         return arrays_of([self._filled(v, meta) for v, meta in zip(vals, carry, strict=True)])
@@ -126,24 +127,24 @@ class Steps:
         """The function to be scanned, over the arrays of the carry and of one step's inputs."""
 
         def body(state, step):
-            outs = self._run(with_arrays(carry, state), step)
+            outs, opened = self._run(with_arrays(carry, state), step)
             after = [self._carried(v) for v in outs[: len(carry)]]
-            opened = [site.arrays() for site in self.inner.opened]
-            return self._filled_all(after, carry), (arrays_of(outs[len(carry) :]), opened)
+            weights = [site.arrays() for site in opened]
+            return self._filled_all(after, carry), (arrays_of(outs[len(carry) :]), weights)
 
         return body
 
     def _carry(self, start: Sequence[Val]) -> list[Val]:
         """What the carry depends on, from its start to a fixed point; its arrays are shapes."""
-        carry = [_shape_of(val) for val in start]
+        carry = [shape_of(val) for val in start]
         first = jax.tree.map(lambda x: x[0], self.scanned)
         while True:
             body = lambda state, step, metas=carry: arrays_of(  # noqa: E731
-                self._run(with_arrays(metas, state), step)
+                self._run(with_arrays(metas, state), step)[0]
             )
             jax.eval_shape(body, arrays_of(carry), first)
             grown = [
-                self._grown(old, self._carried(_shape_of(out)))
+                self._grown(old, self._carried(out))
                 for old, out in zip(carry, self.outs, strict=False)
             ]
             if all(map(_same_meta, grown, carry)):
@@ -251,16 +252,6 @@ def _leading_steps(val: Val) -> tuple:
     array = jnp.moveaxis(val.array, len(val.axes), 0)
     worlds = val.worlds
     return array, jnp.moveaxis(worlds.array, 1 + len(worlds.axes), 0) if worlds else None
-
-
-def _struct(array: Any) -> Any:
-    kind = jax.typeof(array) if isinstance(array, jax.Array) else array
-    return jax.ShapeDtypeStruct(jnp.shape(array), getattr(kind, "dtype", jnp.result_type(array)))
-
-
-def _shape_of(val: Val) -> Val:
-    worlds = val.worlds and val.worlds._replace(array=_struct(val.worlds.array))
-    return val._replace(array=_struct(val.array), worlds=worlds, small=None)
 
 
 def _same_meta(a: Val, b: Val) -> bool:

@@ -259,3 +259,14 @@ def with_sorted_axes(val: Val) -> Val:
     out = each_array(ordered, val)
     worlds = out.worlds and out.worlds._replace(axes=tuple(sorted(out.worlds.axes)))
     return out._replace(axes=tuple(sorted(out.axes)), worlds=worlds)
+
+
+def _struct(array: Any) -> Any:
+    kind = jax.typeof(array) if isinstance(array, jax.Array) else array
+    return jax.ShapeDtypeStruct(jnp.shape(array), getattr(kind, "dtype", jnp.result_type(array)))
+
+
+def shape_of(val: Val) -> Val:
+    """The value with shapes for arrays: what may be kept of one that was traced apart."""
+    worlds = val.worlds and val.worlds._replace(array=_struct(val.worlds.array))
+    return val._replace(array=_struct(val.array), worlds=worlds, small=None)

@@ -60,9 +60,12 @@ class Enumerate(Estimator):
 
 
 def _support(distribution: Any) -> Any:
-    """The support; as constants, where it does not depend on traced values."""
+    """The support; as constants, where it depends on no traced value and no symbolic size."""
+    sizes = getattr(distribution, "batch_shape", ())
     try:
         with jax.ensure_compile_time_eval():
-            return np.asarray(distribution.enumerate_support(expand=True))
+            if all(isinstance(size, int) for size in sizes):
+                return np.asarray(distribution.enumerate_support(expand=True))
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-        return distribution.enumerate_support(expand=True)
+        pass
+    return distribution.enumerate_support(expand=True)
