@@ -29,6 +29,8 @@ KEY = jax.random.key(0)
 NORMAL = dist.Normal(0.0, 1.0)
 AT_ZERO, AT_ONE = -0.9189385, -1.4189385  # log densities of the standard normal
 fit = partial(ppl.fit, optimizer=optax.sgd(0.25), key=KEY, steps=50, progress=False)
+FLAT = dist.ImproperUniform(dist.constraints.real, (), ())
+PHI = {"x": 0, "y": 0.0}
 rise = lambda x: -((x - 3.0) ** 2)
 
 
@@ -256,6 +258,11 @@ ADVICE = {
     "ForeignStatement": Advice(
         scored(lambda: numpyro.sample("x", NORMAL), {"x": 0.0}), scored(one, {"x": 0.0}), AT_ZERO
     ),
+    "IntegerParameter": Advice(
+        warned(errors.IntegerParameter, lambda: fit(lambda p: rise(p["x"] + 0.0 * p["y"]), PHI)),
+        lambda: fit(lambda p: rise(p["x"] + 0.0 * p["y"]), {**PHI, "x": 0.0}).params["x"],
+        3.0,
+    ),
     "InvalidAddress": Advice(
         seeded(lambda: sample("", NORMAL)),
         scored(lambda: sample("layer/x", NORMAL), {"layer/x": 0.0}),
@@ -335,6 +342,9 @@ ADVICE = {
         lambda: ppl.expectation(neighbours)(KEY, 0.3),
         lambda: ppl.expectation(neighbours_in_a_loop)(KEY, 0.3),
         29 * 0.09,
+    ),
+    "UndrawableSite": Advice(
+        seeded(lambda: sample("x", FLAT)), scored(lambda: sample("x", FLAT), {"x": 0.5}), 0.0
     ),
     "UnknownAddress": Advice(
         seeded(ppl.marginal(pair, "z", Exact())),
