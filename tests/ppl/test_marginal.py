@@ -122,14 +122,19 @@ def test_densities_of_a_posterior_are_unbiased(name):
 
 def test_exact_marginal_and_posterior():
     logit, x = -0.7, 1.2
-    assert jnp.allclose(
-        ppl.log_density(exact_x, {"x": x}, logit), mixture_density(logit, x), atol=1e-5
-    )
     posterior = ppl.normalize(mixture, {"x": x}, Exact())
+
+    @jax.jit
+    def found(logit):
+        draws = jax.vmap(ppl.seed(posterior), (0, None))(jax.random.split(KEY, 100_000), logit)
+        scored = ppl.log_density(posterior, {"z": 1}, logit)
+        return ppl.log_density(exact_x, {"x": x}, logit), scored, draws["z"]
+
+    evidence, scored, draws = found(logit)
+    assert jnp.allclose(evidence, mixture_density(logit, x), atol=1e-5)
     joint = jax.nn.log_sigmoid(logit) + dist.Normal(3.0, 1.0).log_prob(x)
     expected = joint - mixture_density(logit, x)
-    assert jnp.allclose(ppl.log_density(posterior, {"z": 1}, logit), expected, atol=1e-5)
-    draws = jax.vmap(ppl.seed(posterior), (0, None))(jax.random.split(KEY, 100_000), logit)["z"]
+    assert jnp.allclose(scored, expected, atol=1e-5)
     spread = jnp.sqrt(jnp.exp(expected) * -jnp.expm1(expected) / 100_000)
     assert abs(jnp.mean(draws) - jnp.exp(expected)) < 5 * spread
 
@@ -142,7 +147,8 @@ def test_exact_posterior_as_a_guide_closes_the_bound():
         return elbo(lambda: mixture(logit), posterior, {"x": 1.2})
 
     assert_unbiased(objective, -0.7, exact=lambda p: mixture_density(p, 1.2), key=KEY)
-    values = jax.vmap(ppl.expectation(objective), (0, None))(jax.random.split(KEY, 100), -0.7)
+    estimates = jax.jit(jax.vmap(ppl.expectation(objective), (0, None)))
+    values = estimates(jax.random.split(KEY, 100), -0.7)
     assert jnp.allclose(values, mixture_density(-0.7, 1.2), atol=1e-5)
 
 
@@ -203,12 +209,14 @@ PLACES = {
 def test_densities_wherever_it_stands(name):
     """Simulated and scored densities agree with each other and with what is written by hand."""
     program, reference, at = PLACES[name]
-    trace = ppl.seed(lambda: ppl.simulate(program, at))(KEY)
-    expected = reference(trace.choices, at)
-    assert jnp.allclose(trace.log_density, expected, atol=1e-4)
-    assert jnp.allclose(ppl.log_density(program, trace.choices, at), expected, atol=1e-4)
-    ours = jax.grad(lambda at: ppl.log_density(program, trace.choices, at))(at)
-    assert jnp.allclose(ours, jax.grad(reference, 1)(trace.choices, at), atol=1e-4)
+    trace = jax.jit(ppl.seed(lambda: ppl.simulate(program, at)))(KEY)
+    scored = lambda choices, at: ppl.log_density(program, choices, at)
+    ours, exact = (
+        jax.jit(jax.value_and_grad(f, 1))(trace.choices, at) for f in (scored, reference)
+    )
+    assert jnp.allclose(trace.log_density, exact[0], atol=1e-4)
+    assert jnp.allclose(ours[0], exact[0], atol=1e-4)
+    assert jnp.allclose(ours[1], exact[1], atol=1e-4)
 
 
 def test_lanes_draw_independently():
@@ -341,12 +349,12 @@ def test_estimators_reach_the_sites_inside():
         return jnp.exp(ppl.log_density(program, {"x": 1.2}, logit))
 
     summed = ppl.with_estimators(objective, {"z": Enumerate()})
-    value, slope = jax.value_and_grad(ppl.expectation(summed), 1)(KEY, -0.7)
-    exact = jax.value_and_grad(lambda p: jnp.exp(mixture_density(p, 1.2)))(-0.7)
+    value, slope = jax.jit(jax.value_and_grad(ppl.expectation(summed), 1))(KEY, -0.7)
+    exact = jax.jit(jax.value_and_grad(lambda p: jnp.exp(mixture_density(p, 1.2))))(-0.7)
     assert jnp.allclose(jnp.array([value, slope]), jnp.array(exact), atol=1e-6)
     inside = ppl.with_estimators(program, {"z": Enumerate()})
     direct = ppl.expectation(lambda p: jnp.exp(ppl.log_density(inside, {"x": 1.2}, p)))
-    assert jnp.allclose(direct(KEY, -0.7), exact[0], atol=1e-6)
+    assert jnp.allclose(jax.jit(direct)(KEY, -0.7), exact[0], atol=1e-6)
     with pytest.raises(errors.UnmatchedPattern, match="'w'"):
         ppl.seed(ppl.with_estimators(program, {"w": Enumerate()}))(KEY)
 
