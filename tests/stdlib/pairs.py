@@ -151,10 +151,10 @@ MECHANISMS = {
     "particle axis": ["Enumerate-bernoulli-batch", "WithoutReplacement2-one-hot"],
     "worlds": [
         *("MeasureValued-bernoulli-batch", "MeasureValued-exponential"),
-        *("StochasticTriple-bernoulli-batch", "StochasticTriple-geometric"),
+        *("StochasticTriple-bernoulli", "StochasticTriple-geometric"),
     ],
     "shared runs": [
-        *("LeaveOneOut3-one-hot", "LeaveOneOut3-normal", "Arm-bernoulli-batch"),
+        *("LeaveOneOut3-one-hot", "Arm-bernoulli-batch"),
         *("DisArm-bernoulli-event", "Rebar-float-bernoulli"),
     ],
     "control": ["Relax-float-bernoulli-event"],

@@ -39,7 +39,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+each_case = pytest.mark.parametrize(
+    "name",
+    [
+        *("Hamiltonian", "proposal"),
+        *(pytest.param(n, marks=pytest.mark.law) for n in ("random walk", "Langevin", "by noise")),
+    ],
+)
+
+
+@each_case
 def test_evidence_is_that_of_the_kalman_filter(name):
     """Whatever the kernel's step: its gradient is zero in the mean."""
     model, algorithm = CASES[name]
@@ -55,7 +64,7 @@ def test_evidence_is_that_of_the_kalman_filter(name):
     assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case
 def test_paths_obey_the_law(name):
     """E[1/w | y] p(y) is one for every y: against a function of the y that are simulated."""
     model, algorithm = CASES[name]
@@ -76,6 +85,7 @@ def test_paths_obey_the_law(name):
     assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
 
 
+@pytest.mark.law
 def test_evidence_by_the_no_u_turn_sampler():
     """Whose moves have no gradient: the value alone."""
     algorithm = SMC(4, rejuvenation=NUTS(0.6, 3))
@@ -86,6 +96,7 @@ def test_evidence_by_the_no_u_turn_sampler():
     assert abs(ratios.mean() - 1.0) < 5 * ratios.std() / 4_000**0.5
 
 
+@pytest.mark.law
 def test_choices_before_the_loop_stay():
     """An unknown start, which also makes the inputs of the steps each particle's own."""
 
@@ -162,6 +173,7 @@ def assert_smoothed(x):
     assert np.all(np.abs(z @ z.T / count - np.eye(4)) < 5 * (2 / count) ** 0.5)
 
 
+@pytest.mark.law
 @pytest.mark.parametrize("proposal", [None, guided])
 def test_paths_by_many_particles_are_draws_from_the_posterior(proposal):
     algorithm = SMC(100, proposal, rejuvenation=HMC(0.4, 2))
@@ -169,7 +181,13 @@ def test_paths_by_many_particles_are_draws_from_the_posterior(proposal):
     assert_smoothed(jax.jit(jax.vmap(draw))(jax.random.split(KEY, 4_000))["x"])
 
 
-@pytest.mark.parametrize("kernel", [WALK, HMC(0.4, 2)], ids=["random walk", "Hamiltonian"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(WALK, id="random walk", marks=pytest.mark.law),
+        pytest.param(HMC(0.4, 2), id="Hamiltonian"),
+    ],
+)
 def test_particle_gibbs_leaves_the_posterior_as_it_is(kernel):
     """From exact draws: the moments after two moves, of few particles."""
     target = ppl.Target(lambda: linear_gaussian(0.9), {"y": Y})
@@ -201,13 +219,14 @@ def test_moves_part_the_copies_of_a_particle():
             run = SMC(50, rejuvenation=rejuvenation).conditional(target, {"x": NEAR})
             return jax.vmap(run.path)(jnp.arange(50))["x"]
 
-        return [len(np.unique(start)) for start in ppl.seed(program)(KEY).T]
+        return [len(np.unique(start)) for start in jax.jit(ppl.seed(program))(KEY).T]
 
     alone, moved = distinct(None), distinct(HMC(0.15, 4))
     assert alone[0] < 10 and alone[-1] == 50
     assert moved[0] > 2 * alone[0] and moved[-1] == 50
 
 
+@pytest.mark.law
 @pytest.mark.parametrize("settings", [{}, {"resampling": "residual"}, {"ess_threshold": 0.6}])
 @pytest.mark.filterwarnings("ignore::ppl.errors.DiscontinuousObjective")
 def test_moves_lower_the_variance_of_the_evidence(settings):
