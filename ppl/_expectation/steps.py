@@ -241,9 +241,10 @@ class Steps:
         for site in opened:
             self.context.open(site)
         numbers = range(first, self.context.next)
-        vals = [self.context[n].weight for n in numbers] + list(self.outs)
-        meets = any(a.step != NOW and a.site in numbers for val in vals for a in val.axes)
-        if meets:
+        carried, made = self.outs[: len(self.init)], self.outs[len(self.init) :]
+        vals = [*(self.context[n].weight for n in numbers), *made]
+        steps = [a.site for val in vals for a in val.axes if a.step != NOW]
+        if any(n in numbers for n in (*steps, *(a.site for val in carried for a in val.axes))):
             self.context.chains[first] = numbers
 
 
