@@ -10,12 +10,13 @@ from ._estimator import Estimator, Particles, Reparameterized, ScoreFunction, bo
 from ._expectation import expectation, log_expectation
 from ._log_sum_exp import log_sum_exp
 from ._marginal import marginal, normalize
-from ._rewrite import condition, frozen, intervene, mask, scale, scope, with_estimators
+from ._rewrite import bounded, condition, frozen, intervene, mask, scale, scope, with_estimators
 from ._sample import sample
 from ._seed import seed
 from ._show import show
 from ._state import State
 from ._state_space import StateSpace, state_space
+from ._survey import Seen, survey
 from ._trace import Trace, log_density, simulate, within_support
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ __all__ = [
     "Particles",
     "Reparameterized",
     "ScoreFunction",
+    "Seen",
     "State",
     "StateSpace",
     "Target",
     "Trace",
+    "bounded",
     "box",
     "condition",
     "control_variate",
@@ -55,6 +58,7 @@ __all__ = [
     "show",
     "simulate",
     "state_space",
+    "survey",
     "with_estimators",
     "within_support",
 ]

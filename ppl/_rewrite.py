@@ -2,7 +2,7 @@
 
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -64,6 +64,37 @@ def condition(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P
         return call.bind(), Record()
 
     return rewritten(program, meaning, _given(choices))
+
+
+def bounded(program: Callable[P, T], addresses: Collection[str]) -> Callable[P, T]:
+    """The program with density zero outside the supports of the sites at some addresses.
+
+    Log densities are minus infinity there, with derivatives of zero, and what follows such a site
+    sees a value in its support in place of that one. For choices that may have been drawn outside,
+    as from a proposal that is wider than the program: NumPyro's formulas give a number there too.
+    Addresses of a `marginal` or `normalize` program are left as they are.
+
+    ```python
+    >>> import ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     ppl.sample("rate", dist.Exponential(1.0))
+    >>> float(ppl.log_density(ppl.bounded(model, ["rate"]), {"rate": -1.0}))
+    -inf
+
+    ```
+    """
+    chosen = frozenset(addresses)
+
+    def meaning(call, feed):
+        if isinstance(call, Compound) or call.site.address not in chosen:
+            return call.bind(), Record()
+        call = call.bounded(always=True)
+        value = call.bind()
+        if call.operands.masks:
+            return value, Record()
+        return call.over_lanes(lambda ops, x: ops.distribution.moved(x), value), Record()
+
+    return rewritten(program, meaning, lambda jaxpr, name: Nothing())
 
 
 def intervene(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P, T]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._bounded import Bounded
 from ._cut import gated, stand_in
 from ._integers import of_elements, representable
 from ._law import is_a, scored
@@ -18,9 +19,12 @@ def log_probs(site: Any, operands: Any, given: jax.Array) -> jax.Array:
     A number which is no integer has density zero at a site of integers.
     """
     masked, flags = operands.distribution, (*operands.masks, *operands.active)
+    bounded = isinstance(masked, Bounded)
+    masked = masked.distribution if bounded else masked
     while is_a(masked, "MaskedDistribution"):
         masked, flags = masked.base_dist, (*flags, masked._mask)
     distribution = scored(gated(masked, _scalars(flags)))
+    distribution = Bounded(distribution) if bounded else distribution
     whole = None if given.dtype == site.out.dtype else representable(given, site.out.dtype)
     observed = operands.obs is not None
     value = _scorable(site, distribution, given, whole, flags, observed)

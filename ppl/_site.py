@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _internals as internals
 from ._address import Path, render
+from ._bounded import Bounded, inside, varies
 from ._cut import gated
 from ._failure import told_of_site
 from ._integers import as_integers, representable
@@ -246,13 +247,19 @@ class Call(NamedTuple):
         """How many lanes are reached with a value outside the distribution's support."""
 
         def one(ops: Operands, value):
-            support = getattr(ops.distribution, "support", None)
-            inside = jnp.all(jnp.asarray(support(value))) if callable(support) else True
+            within = jnp.all(inside(ops.distribution, value))
             if value.dtype != self.site.out.dtype:
-                inside &= jnp.all(representable(value, self.site.out.dtype))
-            return jnp.where(_all(ops.active) & jnp.logical_not(inside), 1.0, 0.0)
+                within &= jnp.all(representable(value, self.site.out.dtype))
+            return jnp.where(_all(ops.active) & jnp.logical_not(within), 1.0, 0.0)
 
         return jnp.sum(self.over_lanes(one, value))
+
+    def bounded(self, *, always: bool = False) -> "Call":
+        """The call with density zero outside a support that is not known while tracing, or any."""
+        distribution = self.operands.distribution
+        if not always and not varies(distribution):
+            return self
+        return self._replace(operands=self.operands._replace(distribution=Bounded(distribution)))
 
     def reached(self) -> jax.Array | None:
         """Whether each lane is reached, or None where that is certain."""

@@ -86,7 +86,7 @@ def _simulate(call, feed):
         return _simulate_compound(call)
     if call.operands.obs is not None:
         given = call.given()
-        return call.site.returned(given), Record(log_likelihood=call.log_prob(given))
+        return call.site.returned(given), Record(log_likelihood=call.bounded().log_prob(given))
     value = call.bind()
     reached = call.reached()
     valid = {} if reached is None else {call.site.path: reached}
@@ -113,7 +113,9 @@ def log_density(
 
     `choices` is a nested dict from address to value, as in `Trace.choices`; it must have exactly
     the program's unobserved sites. Scalar; differentiable in choices and arguments. Draws nothing,
-    so it may be called anywhere.
+    so it may be called anywhere. Outside a support that depends on arrays, as that of
+    Uniform(0, t), a density is zero; outside one that does not, it is whatever the distribution's
+    formula gives (`within_support`, `bounded`).
 
     **Raises** `MissingChoice`, `UnusedChoice`, `ObservedChoice`, `ChoiceShapeError`,
     `ChoiceTypeError`, each naming the address and the nearest known ones.
@@ -142,7 +144,7 @@ def _score(call, feed: Choices):
         return call.returned(given), Record(log_density=call.log_prob(given))
     observed = call.operands.obs is not None
     given = call.given() if observed else feed.values[call.site.path]
-    return call.site.returned(given), Record(log_density=call.log_prob(given))
+    return call.site.returned(given), Record(log_density=call.bounded().log_prob(given))
 
 
 def _values(call: Compound, feed: Choices) -> list:
@@ -162,8 +164,9 @@ def within_support(
 ) -> jax.Array:
     """Whether every choice lies in the support of its distribution, where that says which it is.
 
-    One boolean. Takes what `log_density` takes, and raises what it does. A density outside its
-    support is whatever its formula gives; an algorithm that moves choices about asks here first.
+    One boolean. Takes what `log_density` takes, and raises what it does. Outside a support that is
+    known while tracing, a density is whatever its formula gives; an algorithm that moves choices
+    about asks here first.
 
     ```python
     >>> import ppl, numpyro.distributions as dist

@@ -27,6 +27,7 @@ __all__ = [
     "NonScalarObjective",
     "NotTrainable",
     "ObservedChoice",
+    "ObservedGuide",
     "ObservedMarginal",
     "PartialObservation",
     "ProgramError",
@@ -34,6 +35,7 @@ __all__ = [
     "ReverseModeLoop",
     "SampleOutsideTransformation",
     "SiteFailure",
+    "SupportMismatch",
     "TooManyJointStates",
     "UndrawableSite",
     "UnknownAddress",
@@ -120,6 +122,14 @@ class ProposalMismatch(ProgramError, ValueError):
 
 class ObservedMarginal(ProgramError, ValueError):
     """A marginal of observed sites, or one that keeps nothing, was simulated and not scored."""
+
+
+class ObservedGuide(ProgramError, ValueError):
+    """A guide or a proposal has an observed site."""
+
+
+class SupportMismatch(ProgramError, ValueError):
+    """A guide draws a choice where the model, which scores it, has no density."""
 
 
 class FactorShapeError(ProgramError, ValueError):

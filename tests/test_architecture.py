@@ -22,7 +22,7 @@ MAX_LINES = 400
 LAYERS = [
     ["errors"],
     ["_address", "_identities", "_integers", "_internals", "_law", "_log_sum_exp", "_state"],
-    ["_cut", "_failure"],
+    ["_bounded", "_cut", "_failure"],
     ["_score"],
     ["_dataflow", "_run", "_site"],
     ["_foreign", "_protocol", "_sampler", "_families.deviance"],
@@ -33,7 +33,7 @@ LAYERS = [
     ["_control_variate", "_feed", "_graph", "_sample", "_stage"],
     ["_choices", "_compound", "_record", "_show"],
     ["_walker"],
-    ["_distributions", "_rewrite", "_seed", "_state_space", "_trace", "_vmap"],
+    ["_distributions", "_rewrite", "_seed", "_state_space", "_survey", "_trace", "_vmap"],
     ["_algorithm"],
     ["_marginal"],
     ["_expectation.value"],

@@ -21,6 +21,7 @@ from jax import lax
 import ppl
 from ppl import StateSpace, Target, condition, intervene, log_density, sample, simulate
 
+from .._scoring import proposed_by
 from ._weights import effective_size, taken, with_first, with_last
 from .kernels import Kernel
 from .resampling import Ancestors
@@ -197,8 +198,10 @@ class _Filter(NamedTuple):
             trace = simulate(step)
             choices, gain = trace.choices, trace.log_likelihood
         else:
-            drawn = simulate(proposal, *self._context(lineage, at))
+            context = self._context(lineage, at)
+            drawn = simulate(proposal, *context)
             Target(step, {}).check(drawn.choices)
+            step = proposed_by(proposal, step, *context)
             choices, trace = drawn.choices, simulate(condition(step, drawn.choices))
             gain = trace.log_likelihood - drawn.log_density
         return self._stepped(lineage, trace.value, choices), gain

@@ -7,6 +7,7 @@ import jax
 
 from ppl import Target, intervene, log_density, simulate
 
+from .._scoring import proposed_by
 from ._weighted import Weighted
 
 
@@ -49,14 +50,20 @@ class Importance(Weighted):
             trace = simulate(target.prior)
             return trace.choices, trace.log_likelihood
         trace = simulate(self.proposal, target.observed)
-        return trace.choices, target.log_density(trace.choices) - trace.log_density
+        return trace.choices, self._scored(target, trace.choices) - trace.log_density
 
     def log_weight(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
         """p(u, x) / r(u) at the given choices."""
         if self.proposal is None:
-            return simulate(intervene(target.prior, choices)).log_likelihood
+            return log_density(intervene(target.prior, choices), {})
         log_r = log_density(self.proposal, choices, target.observed)
-        return target.log_density(choices) - log_r
+        return self._scored(target, choices) - log_r
+
+    def _scored(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """log p(u, x), at choices that the proposal draws."""
+        target.check(choices)
+        program = proposed_by(self.proposal, target.prior, target.observed)
+        return log_density(program, choices)
 
 
 SIR = Importance

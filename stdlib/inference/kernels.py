@@ -1,25 +1,22 @@
 """Markov kernels that leave a target invariant: programs, moved by sites of their own.
 
 Each is reversible with respect to its target, on the choices' own scale; a move out of a
-distribution's support is not accepted.
+distribution's support is not accepted. Choices whose elements obey equations (a simplex, a Cholesky
+factor of correlations) are moved on the scale of the free numbers that `biject_to` maps to them.
 """
 
 import abc
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.flatten_util import ravel_pytree
 
 from ppl import sample
-from ppl.errors import InvalidSetting
 
+from ._coordinates import Choices, real_vector
 from ._proposed import Proposal, proposed
-
-Choices = Mapping[str, Any]
 
 
 class Kernel(eqx.Module):
@@ -135,39 +132,6 @@ def chain(kernel: Kernel, target: Any, initial: Choices, length: int) -> Choices
 
     initial = jax.tree.map(jnp.asarray, initial)
     return jax.lax.scan(move, initial, length=length)[1]
-
-
-class _Density(eqx.Module):
-    """A target as a density of one vector."""
-
-    log: Callable
-    supports: Callable
-
-    def judged(
-        self, old: jax.Array, new: jax.Array, log_ratio: Callable, inside: Any = True
-    ) -> tuple[jax.Array, jax.Array]:
-        """A new vector, and log p(new) - log p(old) + `log_ratio(new)`; -inf out of the support."""
-        inside = inside & self.supports(new) & jnp.all(jnp.isfinite(new))
-        safe = jnp.where(inside, new, old)
-        log_rate = self.log(safe) - self.log(old) + log_ratio(safe)
-        return new, jnp.where(inside, log_rate, -jnp.inf)
-
-
-def real_vector(target: Any, choices: Choices) -> tuple[_Density, jax.Array, Callable]:
-    """A target as a density of one vector, its choices as one, and the way back to choices."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(choices):
-        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):
-            address = "/".join(str(part.key) for part in path)
-            raise InvalidSetting(
-                "The kernels of stdlib.inference move real choices, and the target has one at "
-                f"{address!r} of dtype {jnp.asarray(leaf).dtype}. Sum it out (ppl.marginal with "
-                "Exact()), or write a Kernel of your own."
-            )
-    vector, rebuild = ravel_pytree(choices)
-    density = _Density(
-        lambda u: target.log_density(rebuild(u)), lambda u: target.supports(rebuild(u))
-    )
-    return density, vector, rebuild
 
 
 def _accepted(propose: Proposal, old: jax.Array, noise: jax.Array) -> jax.Array:

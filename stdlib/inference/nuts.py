@@ -5,12 +5,14 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from numpyro.infer.hmc import hmc
 
 from ppl import sample
 
+from ._coordinates import real_vector
 from ._underivable import underivable
-from .kernels import Kernel, real_vector
+from .kernels import Kernel
 
 
 class NUTS(Kernel):
@@ -18,7 +20,7 @@ class NUTS(Kernel):
 
     `step_size` of a leapfrog step; at most 2^`max_tree_depth` of them. One site, `"nuts"`, whose
     transition has no density: what follows it can be estimated, not differentiated
-    (`UnsuitableEstimator`). The choices' density must be defined everywhere (no bounded supports).
+    (`UnsuitableEstimator`). A trajectory ends where it leaves a support.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -39,7 +41,12 @@ class NUTS(Kernel):
     def step(self, target: Any, choices: Mapping[str, Any]) -> Mapping[str, Any]:
         """One transition."""
         density, vector, rebuild = real_vector(target, choices)
-        potential = eqx.filter_closure_convert(lambda u: -density.log(u), vector)
+
+        def energy(u):
+            inside = density.supports(u)
+            return jnp.where(inside, -density.log(jnp.where(inside, u, vector)), jnp.inf)
+
+        potential = eqx.filter_closure_convert(energy, vector)
         return rebuild(sample("nuts", _Transition(potential, vector, self)))
 
 

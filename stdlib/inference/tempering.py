@@ -1,12 +1,12 @@
 """Tempered targets: from the prior to the posterior by powers of the likelihood."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ppl import Target, intervene, simulate
+from ppl import Target, intervene, log_density
 from ppl.errors import InvalidSetting
 
 
@@ -15,6 +15,11 @@ class Tempered(NamedTuple):
 
     target: Target
     power: Any
+
+    @property
+    def prior(self) -> Callable:
+        """The target's program with its observations."""
+        return self.target.prior
 
     def log_density(self, choices: Mapping[str, Any]) -> jax.Array:
         """log p(u) + β log p(x | u)."""
@@ -28,7 +33,7 @@ class Tempered(NamedTuple):
 
 def log_likelihood(target: Target, choices: Mapping[str, Any]) -> jax.Array:
     """log p(x | u): of the target's observations, given its hidden choices."""
-    return simulate(intervene(target.prior, choices)).log_likelihood
+    return log_density(intervene(target.prior, choices), {})
 
 
 def powers(schedule: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from numpyro.distributions.kl import kl_divergence
 import ppl
 from ppl.errors import InvalidSetting
 
-from ._gradients import sites_of, unobserved_log_density
+from ._gradients import sites_of
 
 
 class Rewritten(NamedTuple):
@@ -53,12 +53,12 @@ def rewritten(joint: Callable, guide: Callable, choices: Mapping[str, Any]) -> R
         )
     known = {a: values.pop(a) for a in sorted(divergences)}
     everything = {**known, **values}
-    likelihood = ppl.simulate(ppl.intervene(joint, everything)).log_likelihood
+    likelihood = ppl.log_density(ppl.intervene(joint, everything), {})
     rest = ppl.log_density(ppl.intervene(joint, known), values) - likelihood
     return Rewritten(
         sum((divergences[address] for address in known), jnp.zeros(())),
         rest,
-        unobserved_log_density(ppl.intervene(guide, known), values),
+        ppl.log_density(ppl.intervene(guide, known), values),
         likelihood,
     )
 

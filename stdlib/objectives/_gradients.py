@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 import ppl
 from ppl import Estimator, Particles, Reparameterized, Trace
 from ppl.errors import InvalidSetting, UnsuitableEstimator
 
+from .._scoring import at_draws_of, check_unobserved
 from ..estimators import ImplicitReparameterized
 
 TOTAL = "total"
@@ -27,20 +29,14 @@ def check_gradient(gradient: str, allowed: Sequence[str], objective: str) -> Non
         )
 
 
-def unobserved_log_density(guide: Callable, choices: Mapping[str, Any]) -> jax.Array:
-    """log q at given choices, of its unobserved sites alone."""
-    data = ppl.simulate(ppl.intervene(guide, choices)).log_likelihood
-    return ppl.log_density(guide, choices) - data
-
-
 def frozen_log_density(guide: Callable, choices: Mapping[str, Any]) -> jax.Array:
-    """log q at given choices, of its unobserved sites; it has derivatives in the choices alone."""
-    return unobserved_log_density(ppl.frozen(guide), choices)
+    """log q at given choices, with derivatives in the choices alone."""
+    return ppl.log_density(ppl.frozen(guide), choices)
 
 
 def derivative_of(term: jax.Array) -> jax.Array:
     """Zero in value, with the derivative of `term`, which no weight of a site multiplies."""
-    return term - stop_gradient(term)
+    return jnp.where(jnp.isinf(term), 0.0, term - stop_gradient(term))
 
 
 class Pathwise(Estimator):
@@ -77,3 +73,24 @@ def sites_of(choices: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from sites_of(value, f"{prefix}{name}/")
         else:
             yield f"{prefix}{name}", value
+
+
+def joint_at(
+    model: Callable, observed: Mapping[str, Any], sampler: Callable, what: str = "guide"
+) -> Callable:
+    """The model with its data, to be scored at the choices that a guide draws.
+
+    **Raises** `ObservedGuide`, `SupportMismatch`.
+    """
+    return at_draws_of(sampler, ppl.condition(model, observed), what=what)
+
+
+def drawn_by(guide: Callable, other: Callable | None, what: str) -> tuple[Callable, str, Callable]:
+    """What draws in place of a guide (itself, if no other), its name, the guide as scored there.
+
+    **Raises** `ObservedGuide`, `SupportMismatch`.
+    """
+    if other is None:
+        return guide, "guide", guide
+    check_unobserved(guide)
+    return other, what, at_draws_of(other, guide, what=what, by="guide")

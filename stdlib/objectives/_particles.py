@@ -19,6 +19,12 @@ def log_weights(
     return jax.vmap(lambda _: elbo(model, guide, observed))(jnp.arange(num_particles))
 
 
+def unless_impossible(f: Callable, logs: jax.Array) -> jax.Array:
+    """`f(logs)`; minus infinity, without derivatives, where one of the logs is that."""
+    impossible = jnp.any(logs == -jnp.inf)
+    return jnp.where(impossible, -jnp.inf, f(jnp.where(impossible, 0.0, logs)))
+
+
 def check_count(name: str, count: Any, objective: str, least: int = 1) -> None:
     """Raises where a number of particles is not an integer, or is too small."""
     try:

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from ppl import condition, intervene, log_density, simulate
+from ppl import intervene, log_density, simulate
 
 from ._analytic_kl import rewritten
+from ._gradients import joint_at
 
 
 def beta_elbo(
@@ -46,10 +47,10 @@ def beta_elbo(
 
     ```
     """
-    q, joint = simulate(guide), condition(model, observed)
+    q, joint = simulate(guide), joint_at(model, observed, guide)
     if analytic_kl:
         terms = rewritten(joint, guide, q.choices)
         return terms.likelihood + beta * (terms.prior - terms.guide - terms.divergence)
-    likelihood = simulate(intervene(joint, q.choices)).log_likelihood
+    likelihood = log_density(intervene(joint, q.choices), {})
     prior = log_density(joint, q.choices) - likelihood
     return likelihood + beta * (prior - q.log_density)

@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 
-from ppl import condition, log_density, simulate
+from ppl import log_density, simulate
 from ppl.errors import InvalidSetting
 
 from ._analytic_kl import rewritten
-from ._gradients import STICKING_THE_LANDING, TOTAL, check_gradient, frozen_log_density
+from ._gradients import STICKING_THE_LANDING, TOTAL, check_gradient, frozen_log_density, joint_at
 
 
 def elbo(
@@ -65,7 +65,7 @@ def elbo(
     """
     check_gradient(gradient, (TOTAL, STICKING_THE_LANDING), "elbo")
     landing = gradient == STICKING_THE_LANDING
-    q, joint = simulate(guide), condition(model, observed)
+    q, joint = simulate(guide), joint_at(model, observed, guide)
     if analytic_kl:
         if landing:
             raise InvalidSetting(

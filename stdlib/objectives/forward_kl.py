@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ppl import condition, frozen, log_density, simulate
+from ppl import frozen, log_density, simulate
 from ppl.errors import BiasedEstimator
 
 from .._log_weights import share_sum, shares
-from ._gradients import unobserved_log_density
+from ._gradients import drawn_by, joint_at
 from ._particles import check_count
 
 
@@ -74,13 +74,14 @@ def forward_kl(
             "forward_kl(..., allow_biased=True), or give log_evidence=, for weights that are not "
             "normalised."
         )
-    joint = condition(frozen(model), observed)
-    sampler = frozen(guide if proposal is None else proposal)
+    sampler, what, scored = drawn_by(guide, proposal, "proposal")
+    joint = joint_at(frozen(model), observed, sampler, what)
+    sampler = frozen(sampler)
 
     def particle(_: Any) -> tuple[jax.Array, jax.Array]:
         r = simulate(sampler)
         log_p = log_density(joint, r.choices)
-        return log_p - r.log_density, unobserved_log_density(guide, r.choices) - log_p
+        return log_p - r.log_density, log_density(scored, r.choices) - log_p
 
     log_weights, terms = jax.vmap(particle)(jnp.arange(num_particles))
     if log_evidence is None:

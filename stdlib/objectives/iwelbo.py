@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ppl import condition, control_variate, log_density, simulate
+from ppl import control_variate, log_density, simulate
 from ppl.errors import BiasedEstimator, InvalidSetting
 
 from .._log_weights import log_mean_exp, shares
@@ -18,6 +18,7 @@ from ._gradients import (
     VIMCO,
     check_gradient,
     frozen_log_density,
+    joint_at,
     simulate_pathwise,
     sites_of,
 )
@@ -116,7 +117,7 @@ def _doubly_reparameterized(
     model: Callable, guide: Callable, observed: Mapping[str, Any], particles: jax.Array
 ) -> jax.Array:
     """Log weights, differentiated along w_k times the particle's own derivative."""
-    joint = condition(model, observed)
+    joint = joint_at(model, observed, guide)
 
     def drawn(_):
         q = simulate_pathwise(guide, f"gradient={DOUBLY_REPARAMETERIZED!r}", _REMEDY)
@@ -134,10 +135,11 @@ def _vimco(
     model: Callable, guide: Callable, observed: Mapping[str, Any], particles: jax.Array
 ) -> jax.Array:
     """Log weights; each particle's score is compared with the bound that the others make."""
+    joint = joint_at(model, observed, guide)
 
     def drawn(_):
         q = simulate(guide)
-        return q.choices, log_density(condition(model, observed), q.choices) - q.log_density
+        return q.choices, log_density(joint, q.choices) - q.log_density
 
     choices, log_weights = jax.vmap(drawn)(particles)
     addresses = [a for a, z in sites_of(choices) if not jnp.issubdtype(z.dtype, jnp.inexact)]

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import condition, frozen, log_density, simulate
+from ppl import frozen, log_density, simulate
 
-from ._gradients import unobserved_log_density
-from ._particles import check_count
+from ._gradients import drawn_by, joint_at
+from ._particles import check_count, unless_impossible
 
 
 def log_variance(
@@ -54,11 +54,12 @@ def log_variance(
     ```
     """
     check_count("num_particles", num_particles, "log_variance", least=2)
-    joint = condition(model, observed)
-    sampler = frozen(guide if reference is None else reference)
+    sampler, what, scored = drawn_by(guide, reference, "reference")
+    joint = joint_at(model, observed, sampler, what)
 
     def particle(_: Any) -> jax.Array:
-        choices = simulate(sampler).choices
-        return log_density(joint, choices) - unobserved_log_density(guide, choices)
+        choices = simulate(frozen(sampler)).choices
+        return log_density(joint, choices) - log_density(scored, choices)
 
-    return -0.5 * jnp.var(jax.vmap(particle)(jnp.arange(num_particles)), ddof=1)
+    logs = jax.vmap(particle)(jnp.arange(num_particles))
+    return unless_impossible(lambda logs: -0.5 * jnp.var(logs, ddof=1), logs)

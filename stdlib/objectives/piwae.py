@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ppl import condition, frozen, log_density, simulate
+from ppl import frozen, log_density, simulate
 
 from .._log_weights import log_mean_exp
-from ._gradients import derivative_of
+from ._gradients import derivative_of, joint_at
 from ._particles import check_count
 
 
@@ -57,12 +57,13 @@ def piwae(
     """
     check_count("num_bounds", num_bounds, "piwae")
     check_count("num_particles", num_particles, "piwae")
-    fixed = condition(frozen(model), observed)
+    fixed = joint_at(frozen(model), observed, guide)
+    joint = joint_at(model, observed, guide)
 
     def particle(_: Any) -> tuple[jax.Array, jax.Array]:
         q = simulate(guide)
         for_guide = log_density(fixed, q.choices) - q.log_density
-        log_p = log_density(condition(model, observed), stop_gradient(q.choices))
+        log_p = log_density(joint, stop_gradient(q.choices))
         return for_guide, log_p - stop_gradient(q.log_density)
 
     shape = (num_bounds, num_particles)

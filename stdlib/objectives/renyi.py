@@ -52,4 +52,6 @@ def renyi(
     logs = log_weights(model, guide, observed, num_particles)
     geometric = jnp.equal(alpha, 1.0)
     order = jnp.where(geometric, 1.0, 1.0 - alpha)
-    return jnp.where(geometric, jnp.mean(logs), log_mean_exp(order * logs) / order)
+    unbounded = jnp.any(order * logs == jnp.inf)  # an impossible particle, at α > 1
+    power = log_mean_exp(jnp.where(unbounded, 0.0, order * logs)) / order
+    return jnp.where(geometric, jnp.mean(logs), jnp.where(unbounded, -jnp.inf, power))

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ppl import condition, frozen, log_density, simulate
+from ppl import frozen, log_density, simulate
 from ppl.errors import BiasedEstimator
 
 from .._log_weights import log_mean_exp, share_sum, shares
-from ._gradients import derivative_of, unobserved_log_density
+from ._gradients import derivative_of, joint_at
 from ._particles import check_count
 
 
@@ -66,12 +66,12 @@ def reweighted_wake_sleep(
             "among its particles. Accept it: reweighted_wake_sleep(..., allow_biased=True), or "
             "write wake_sleep."
         )
-    joint, sampler = condition(model, observed), frozen(guide)
+    joint, sampler = joint_at(model, observed, guide), frozen(guide)
 
     def particle(_: Any) -> tuple[jax.Array, jax.Array]:
         q = simulate(sampler)
         log_weight = log_density(joint, q.choices) - q.log_density
-        return log_weight, unobserved_log_density(guide, q.choices)
+        return log_weight, log_density(guide, q.choices)
 
     log_weights, scores = jax.vmap(particle)(jnp.arange(num_particles))
     own = stop_gradient(shares(log_weights))

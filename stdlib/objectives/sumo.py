@@ -12,7 +12,7 @@ from ppl import log_sum_exp, sample
 from ppl.errors import InvalidSetting
 
 from .._log_weights import log_mean_exp
-from ._particles import check_count, log_weights
+from ._particles import check_count, log_weights, unless_impossible
 from .elbo import elbo
 
 
@@ -89,4 +89,4 @@ def sumo(
         gained = jnp.where(jnp.isneginf(larger), 0.0, larger - bound)
         return larger, count * gained
 
-    return first + jnp.sum(lax.scan(step, first, counts)[1])
+    return unless_impossible(lambda first: first + jnp.sum(lax.scan(step, first, counts)[1]), first)

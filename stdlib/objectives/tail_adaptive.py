@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ppl import condition, frozen, log_density
+from ppl import frozen, log_density
 from ppl.errors import BiasedEstimator
 
-from ._gradients import frozen_log_density, simulate_pathwise
+from ._gradients import frozen_log_density, joint_at, simulate_pathwise
 from ._particles import check_count
 
 
@@ -66,7 +66,7 @@ def tail_adaptive(
             "divergence. Accept it: tail_adaptive(..., allow_biased=True), or write elbo, or "
             "f_divergence."
         )
-    joint = condition(frozen(model), observed)
+    joint = joint_at(frozen(model), observed, guide)
 
     def particle(_: Any) -> jax.Array:
         q = simulate_pathwise(guide, "tail_adaptive", "Write f_divergence where they are discrete.")

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from ppl import condition, frozen, log_density, simulate
+from ppl import frozen, log_density, simulate
 
-from ._gradients import unobserved_log_density
+from ._gradients import drawn_by, joint_at
+from ._particles import unless_impossible
 
 
 def trajectory_balance(
@@ -51,6 +52,8 @@ def trajectory_balance(
 
     ```
     """
-    z = simulate(frozen(guide if reference is None else reference)).choices
-    log_p = log_density(condition(model, observed), z)
-    return -0.5 * (log_evidence + unobserved_log_density(guide, z) - log_p) ** 2
+    sampler, what, scored = drawn_by(guide, reference, "reference")
+    joint = joint_at(model, observed, sampler, what)
+    z = simulate(frozen(sampler)).choices
+    log_ratio = log_density(joint, z) - log_density(scored, z)
+    return unless_impossible(lambda log: -0.5 * (log_evidence - log) ** 2, log_ratio)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from ppl import condition, frozen, log_density, simulate
+from ppl import frozen, log_density, simulate
 from ppl.errors import BiasedEstimator, InvalidSetting
 
 from .._log_weights import share_sum, shares
-from ._gradients import TOTAL, check_gradient, derivative_of, unobserved_log_density
+from ._gradients import TOTAL, check_gradient, derivative_of, joint_at
 from ._particles import check_count, log_weights
 
 COVARIANCE = "covariance"
@@ -112,11 +112,11 @@ def _covariance(
     num_particles: int,
     orders: np.ndarray,
 ) -> jax.Array:
-    joint, sampler = condition(model, observed), frozen(guide)
+    joint, sampler = joint_at(model, observed, guide), frozen(guide)
 
     def particle(_: Any) -> tuple[jax.Array, jax.Array]:
         choices = simulate(sampler).choices
-        return log_density(joint, choices), unobserved_log_density(guide, choices)
+        return log_density(joint, choices), log_density(guide, choices)
 
     log_p, log_q = jax.vmap(particle)(jnp.arange(num_particles))
     logs = log_p - log_q

@@ -9,7 +9,8 @@ import ppl
 from ppl import frozen, simulate
 from ppl.errors import InvalidSetting
 
-from ._gradients import derivative_of, sites_of, unobserved_log_density
+from .._scoring import at_draws_of, check_unobserved
+from ._gradients import derivative_of, sites_of
 from .iwelbo import iwelbo
 
 
@@ -91,7 +92,10 @@ def sleep_phase(
         )
     dream = dict(sites_of(simulate(frozen(model)).choices))
     seen = _taken(observed, dream)
-    return unobserved_log_density(lambda: guide(seen), dream)
+    informed = lambda: guide(seen)  # noqa: E731
+    check_unobserved(informed)
+    scored = at_draws_of(model, informed, what="model", by="guide")
+    return ppl.log_density(scored, dream)
 
 
 def _taken(observed: Mapping[str, Any], dream: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -129,20 +129,6 @@ def test_sticking_the_landing_of_iwelbo_is_biased_in_the_guide_alone():
     assert "value" not in text and "slope" not in text
 
 
-def test_sticking_the_landing_counts_only_the_sampled_sites_of_a_guide():
-    def model():
-        sample("z", dist.Normal(0.0, 1.0))
-
-    def guide(t):
-        sample("data", dist.Normal(sample("z", dist.Normal(t, 1.0)), t), obs=0.5)
-
-    def value(gradient):
-        objective = lambda t: elbo(model, partial(guide, t), {}, gradient=gradient)
-        return ppl.expectation(objective)(KEY, 0.6)
-
-    assert float(value("sticking-the-landing")) == pytest.approx(float(value("total")), abs=1e-6)
-
-
 def test_doubly_reparameterized_in_scan():
     """Against the total gradient: both are unbiased, so their means agree."""
 

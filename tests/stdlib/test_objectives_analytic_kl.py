@@ -211,24 +211,6 @@ def test_lanes_steps_and_branches():
     assert known[0][1] == pytest.approx(moments(rest, 0.3)[0][1], rel=0.1)
 
 
-def test_a_guide_with_data_counts_its_sampled_sites():
-    def observing(t):
-        z = sample("z", dist.Normal(t, 0.7))
-        sample("other", dist.Laplace(z, 1.0))
-        sample("data", dist.Normal(z, 0.3), obs=0.5)
-
-    def prior():
-        z = sample("z", dist.Normal(0.0, 1.0))
-        sample("other", dist.Laplace(z, 1.0))
-
-    bound = lambda t, **options: elbo(prior, partial(observing, t), {}, **options)
-    found, wanted = (
-        moments(partial(bound, analytic_kl=flag), 0.3, count=10_000) for flag in (True, False)
-    )
-    assert agree(found[0], wanted[0], 10_000)
-    assert found[0][1] < 1e-8
-
-
 # --- errors --------------------------------------------------------------------------------------
 
 
