@@ -7,10 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ._law import is_a, is_discrete, stated
+
 
 def inside(distribution: Any, value: Any) -> Any:
     """Whether a value is in the support, by element of the batch; True where nothing is known."""
-    support = getattr(distribution, "support", None)
+    support = stated(distribution, "support")
     held = jnp.asarray(support(value)) if callable(support) else jnp.asarray(True)
     if not _fills_partly(distribution):
         return held
@@ -26,13 +28,11 @@ def _fills_partly(distribution: Any) -> bool:
     they come from are in the support of what is transformed.
     """
     base, transforms = _base(distribution), _transforms(distribution)
-    if base is None or _is_discrete(base):
+    if base is None or is_discrete(base):
         return False
-    return bool(transforms and base.support != transforms[0].domain) or _fills_partly(base)
-
-
-def _is_discrete(distribution: Any) -> bool:
-    return bool(getattr(getattr(distribution, "support", None), "is_discrete", False))
+    return bool(transforms and stated(base, "support") != transforms[0].domain) or _fills_partly(
+        base
+    )
 
 
 def _base(distribution: Any) -> Any:
@@ -63,7 +63,7 @@ def feasible(distribution: Any, value: Any) -> Any:
         for transform in transforms:
             value = transform(value)
         return value
-    found = getattr(getattr(distribution, "support", None), "feasible_like", None)
+    found = getattr(stated(distribution, "support"), "feasible_like", None)
     return value if found is None else jnp.broadcast_to(found(value), jnp.shape(value))
 
 
@@ -71,7 +71,7 @@ def varies(distribution: Any) -> bool:
     """Whether the support is not known while tracing: it depends on arrays, or is partly filled."""
     if isinstance(distribution, Bounded):
         return False
-    leaves = jax.tree.leaves(getattr(distribution, "support", None))
+    leaves = jax.tree.leaves(stated(distribution, "support"))
     return any(isinstance(x, jax.Array) for x in leaves) or _fills_partly(distribution)
 
 
@@ -82,14 +82,14 @@ class Bounded(eqx.Module):
 
     @property
     def support(self) -> Any:
-        return getattr(self.distribution, "support", None)
+        return stated(self.distribution, "support")
 
     def sample(self, key: jax.Array) -> jax.Array:
         return self.distribution.sample(key)
 
     def moved(self, value: Any) -> Any:
         """The value where it is in the support, elsewhere one that is; a masked one as it is."""
-        if type(self.distribution).__name__ == "MaskedDistribution":
+        if is_a(self.distribution, "MaskedDistribution"):
             return value
         held = inside(self.distribution, value)
         held = jnp.reshape(held, jnp.shape(held) + (1,) * (jnp.ndim(value) - jnp.ndim(held)))
