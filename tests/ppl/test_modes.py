@@ -81,7 +81,7 @@ def without():
 @pytest.mark.parametrize("mode", MODES)
 def test_results_are_those_without_the_mode(mode, without):
     with MODES[mode]():
-        found = estimates()
+        found = jax.jit(lambda: estimates())()
     for name, wanted in without.items():
         if mode == "x64" and name != "checkpointed":  # other random bits; its mean is its value
             assert np.all(np.isfinite(found[name]))
@@ -109,7 +109,8 @@ def test_estimates_have_the_dtype_of_their_objective(dtype, estimator):
         steps = lax.scan(lambda c, _: (c + heads(), None), jnp.zeros((), dtype), length=2)[0]
         return steps + lax.cond(t > 0, lambda: 3 * heads(), lambda: t)
 
-    value, slope = jax.value_and_grad(ppl.expectation(counted), argnums=1)(KEY, dtype(0.25))
+    gradient = jax.jit(jax.value_and_grad(ppl.expectation(counted), argnums=1))
+    value, slope = gradient(KEY, dtype(0.25))
     assert value.dtype == slope.dtype == dtype
     if isinstance(estimator, Enumerate):
         np.testing.assert_allclose((float(value), float(slope)), (1.25, 5.0), rtol=0.02)
