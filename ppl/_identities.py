@@ -117,3 +117,55 @@ def _gated_batching_rule(args, dims):
 
 ad.primitive_jvps[gated_p] = _gated_jvp
 batching.primitive_batchers[gated_p] = _gated_batching_rule
+
+
+share_p = core.Primitive("share")
+
+
+def _share_of(a, b):
+    return lax.select(a == 0, lax.full_like(a, 0), a * b)
+
+
+share_p.def_impl(_share_of)
+share_p.def_abstract_eval(lambda a, b: a)
+mlir.register_lowering(share_p, mlir.lower_fun(_share_of, multiple_results=False))
+
+
+def share(a: Any, b: Any) -> Any:
+    """The product of `a` and `b`, of one shape, zero where `a` is, whatever `b` is there.
+
+    As the derivative of a function of one number, with the factor `b` that JAX would take: a
+    cotangent of zero adds nothing, even where the function's own derivative is infinite. It is
+    linear in each of the two.
+    """
+    return share_p.bind(a, b)
+
+
+def _share_jvp(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    total = [share(da, b)] if type(da) is not ad.Zero else []
+    total += [share(a, db)] if type(db) is not ad.Zero else []
+    tangent = sum(total[1:], total[0]) if total else da
+    return share(a, b), tangent
+
+
+def _share_transpose(cotangent, a, b):
+    if type(cotangent) is ad.Zero:
+        return None, None
+    if ad.is_undefined_primal(a):
+        return share(cotangent, b), None
+    return None, share(a, cotangent)
+
+
+def _share_batching_rule(args, dims):
+    (size,) = {x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None}
+    a, b = (
+        jax.numpy.broadcast_to(x, (size, *x.shape)) if d is None else jax.numpy.moveaxis(x, d, 0)
+        for x, d in zip(args, dims, strict=True)
+    )
+    return share(a, b), 0
+
+
+ad.primitive_jvps[share_p] = _share_jvp
+ad.primitive_transposes[share_p] = _share_transpose
+batching.primitive_batchers[share_p] = _share_batching_rule

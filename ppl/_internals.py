@@ -208,6 +208,30 @@ def bodies(eqn: Any) -> list[Any]:
     return [opened(body)[0] for body in (*found, *params.get("branches", ()))]
 
 
+REPLACEABLE = frozenset(("jit", "checkpoint", "scan", "cond"))
+"""Equations whose bodies `with_bodies` replaces."""
+
+
+def with_bodies(eqn: Any, run_of: Callable) -> Any:
+    """The equation with other bodies: `run_of(jaxpr, consts)` is a function that does the same."""
+
+    def again(body):
+        jaxpr, consts = opened(body)
+        structs = [
+            jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
+            for v in jaxpr.invars
+        ]
+        closed = jax.make_jaxpr(run_of(jaxpr, consts))(*structs)
+        return closed if hasattr(body, "jaxpr") else closed.jaxpr
+
+    params = dict(eqn.params)
+    if "branches" in params:
+        params["branches"] = tuple(map(again, params["branches"]))
+    else:
+        params["jaxpr"] = again(params["jaxpr"])
+    return eqn.replace(params=params)
+
+
 def scan_split(eqn: Any, operands: Sequence[Any]) -> tuple[list, list, list]:
     """The operands of a `scan` equation as constants, initial carry and scanned inputs."""
     params = eqn.params

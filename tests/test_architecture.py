@@ -38,6 +38,7 @@ LAYERS = [
     ["_marginal"],
     ["_expectation.value"],
     ["_expectation.dimensions", "_expectation.joint_states"],
+    ["_expectation.vanishing"],
     ["_expectation.lanes", "_expectation.expansion"],
     ["_expectation.context"],
     [

@@ -14,6 +14,7 @@ from .expansion import expand
 from .joint_states import check_expansion, check_joint
 from .lanes import Deps, as_exact, deps_of, one_by_one, transfer
 from .value import Axis, Val, arrays_of, joint_states, lifted, shape_of, trimmed, with_arrays
+from .vanishing import emitted, unbounded
 
 
 class Loop(NamedTuple):
@@ -206,19 +207,17 @@ class Context:
             made = [one_by_one(dep) for dep in transfer([as_exact(dep) for dep in ins])]
             vals = conformed(self, vals, mixed_dims(self, vals, [*deps, *made]), eqn)
         check_joint(joint_states(vals), eqn, self.place)
+        infinite = any(val.unbounded for val in vals)
         return [
-            out._replace(sites=dep.sites, lanes=dep.lanes)
+            out._replace(sites=dep.sites, lanes=dep.lanes, unbounded=infinite)
             for out, dep in zip(lifted(fn, vals), deps, strict=True)
         ]
 
     def bound(self, eqn: Any, vals: Sequence[Val]) -> list[Val]:
         """The outputs of an equation without sites, each over what it depends on."""
-
-        def fn(*arrays):
-            return internals.bind(eqn, arrays)
-
+        fn, infinite = emitted(eqn, vals), unbounded(eqn, vals)
         outs = self.apply(fn, vals, lambda deps: transfer(eqn, deps), eqn)
-        return [trimmed(out) for out in outs]
+        return [trimmed(out)._replace(unbounded=infinite) for out in outs]
 
 
 def mixed_dims(context: Context, vals: Sequence[Val], deps: Sequence[Deps]) -> dict[int, set[int]]:

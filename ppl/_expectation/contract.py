@@ -109,7 +109,8 @@ def _perturbed(
             return [jnp.sum(guarded_product(weight, jnp.append(here[None], there, 0)), axis=0)]
         if not context.allow_biased:
             here, weight = _without_mixed_derivatives(here, weight, site)
-        return [here + jnp.sum(weight * stop_gradient(there - here), axis=0)]
+        change = stop_gradient(there - here)
+        return [here + jnp.sum(weight * jnp.where(jnp.isfinite(change), change, 0.0), axis=0)]
 
     piece = segment(val, own)
     there = Val(

@@ -191,7 +191,7 @@ _ELEMENTWISE = (
     "exp2 expm1 floor forward_only ge gt igamma igamma_grad_a igammac imag integer_pow is_finite "
     "le lgamma log log1p logistic lt max min mul ne neg nextafter not or polygamma "
     "population_count pow random_gamma random_gamma_grad real reduce_precision "
-    "regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic "
+    "regularized_incomplete_beta rem round rsqrt select_n share shift_left shift_right_arithmetic "
     "shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta"
 )
 

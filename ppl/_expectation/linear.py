@@ -24,6 +24,7 @@ from .terms import (
     terms_of,
 )
 from .value import Val, each_array, event_shape, union_sites
+from .vanishing import emitted
 
 
 def _sum(eqn, operands, context):
@@ -92,7 +93,7 @@ def _bound(eqn, operands: Sequence[Term | Val], context: Context) -> Term:
     pending = max(pendings)
 
     def fn(*arrays):
-        one = lambda *arrays: internals.bind(eqn, arrays)  # noqa: E731
+        one = emitted(eqn, vals)
         for _ in range(pending):
             one = jax.vmap(one, in_axes=tuple(0 if p else None for p in pendings))
         return one(*arrays)

@@ -60,7 +60,7 @@ class Val(NamedTuple):
     batched ones which of the array's dimensions keep their lanes apart (see `lanes`). A site
     without weights (reparameterised) is in neither. `known`: what is known of the array while
     tracing; `small`: where its elements are all the same along some dimensions, the array with
-    these of size one.
+    these of size one. `unbounded`: it may be infinite at a particle (see `vanishing`).
     """
 
     array: Any
@@ -70,6 +70,7 @@ class Val(NamedTuple):
     worlds: Worlds | None = None
     known: Known | None = None
     small: Any = None
+    unbounded: bool = False
 
 
 def union_axes(vals: Iterable[Any]) -> tuple[Axis, ...]:

@@ -1,0 +1,95 @@
+"""A particle of weight zero adds nothing, in value and derivative, though its cost is infinite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax import lax
+
+import ppl
+from ppl import sample
+from stdlib.estimators import Enumerate, MeasureValued, StochasticTriple
+from stdlib.inference import Exact
+
+KEY, T = jax.random.key(0), 0.3
+
+
+def state(t, logits=False):
+    """0, 1 or 2, the last one with probability zero."""
+    probs = jnp.stack([t, 1.0 - t, 0.0 * t])
+    family = dist.Categorical(logits=jnp.log(probs)) if logits else dist.Categorical(probs=probs)
+    return 1.0 * sample("k", family, Enumerate())
+
+
+COSTS = {
+    "log": lambda t, k: jnp.log(t * (2.0 - k)),
+    "a number times a log": lambda t, k: t * jnp.log(2.0 - k),
+    "a product of logs": lambda t, k: jnp.sin(t) * jnp.log(2.0 - k) * jnp.log(t + 2.0 - k),
+    "sqrt": lambda t, k: jnp.sqrt(t * (2.0 - k)),
+    "quotient": lambda t, k: t**2 / (2.0 - k),
+    "power": lambda t, k: (t * (2.0 - k)) ** -0.5,
+    "square of a log": lambda t, k: jnp.square(jnp.log(t * (2.0 - k))),
+    "exponential of a quotient": lambda t, k: jnp.exp(t / (2.0 - k)),
+    "in jit": jax.jit(lambda t, k: jnp.log(t * (2.0 - k)) + t),
+    "in a branch": lambda t, k: lax.cond(t > 0, lambda: jnp.log(t * (2.0 - k)), lambda: 0.0),
+    "in a checkpoint": jax.checkpoint(lambda t, k: t * jnp.log(t * (2.0 - k))),
+    "in a loop": lambda t, k: lax.fori_loop(0, 3, lambda i, c: c + i * jnp.log(t * (2.0 - k)), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_an_impossible_state_of_infinite_cost_adds_nothing(name):
+    cost = COSTS[name]
+    estimate = lambda t: ppl.expectation(lambda t: cost(t, state(t)))(KEY, t)
+    exact = lambda t: t * cost(t, 0.0) + (1.0 - t) * cost(t, 1.0)
+    found = jax.jit(lambda t: (jax.value_and_grad(estimate)(t), jax.jvp(estimate, (t,), (1.0,))))(T)
+    wanted = jax.value_and_grad(exact)(T)
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(found[1], wanted, rtol=1e-5)
+
+
+def test_derivatives_of_higher_order_stay():
+    estimate = lambda t: ppl.expectation(lambda t: jnp.log(t * (3.0 - state(t))))(KEY, t)
+    exact = lambda t: t * jnp.log(3 * t) + (1 - t) * jnp.log(2 * t)
+    np.testing.assert_allclose(jax.hessian(estimate)(T), jax.hessian(exact)(T), rtol=1e-4)
+
+
+def test_a_state_at_the_boundary_of_finite_cost_keeps_its_derivative():
+    cost = lambda t: jnp.log(1.0 + t + sample("x", dist.Bernoulli(t), Enumerate()))
+    found = jax.value_and_grad(ppl.expectation(cost), argnums=1)(KEY, 0.0)
+    np.testing.assert_allclose(found, (0.0, 1.0 + np.log(2.0)), atol=1e-6)
+
+
+@pytest.mark.parametrize("around", ["scan", "vmap", "checkpoint"])
+def test_in_loops_and_lanes(around):
+    cost = lambda t: jnp.log(t * (2.0 - state(t)))
+    programs = {
+        "scan": lambda t: jnp.sum(lax.scan(lambda c, _: (c, cost(t)), 0.0, length=3)[1]),
+        "vmap": lambda t: jnp.sum(jax.vmap(lambda _: cost(t))(jnp.arange(3))),
+        "checkpoint": lambda t: 3.0 * jax.checkpoint(cost)(t),
+    }
+    found = jax.value_and_grad(ppl.expectation(programs[around]), argnums=1)(KEY, T)
+    exact = lambda t: 3.0 * (t * jnp.log(2 * t) + (1 - t) * jnp.log(t))
+    np.testing.assert_allclose(found, jax.value_and_grad(exact)(T), rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [StochasticTriple(), MeasureValued()])
+def test_a_perturbation_of_infinite_cost_adds_nothing(estimator):
+    cost = lambda t: t + jnp.log(1.0 - sample("x", dist.Bernoulli(0.0 * t), estimator))
+    found = jax.value_and_grad(ppl.expectation(cost), argnums=1)(KEY, T)
+    np.testing.assert_allclose(found, (T, 1.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_evidence_of_states_that_cannot_be(logits):
+    def evidence(t):
+        model = lambda: sample("y", dist.Normal(t, 2.0 - state(0.4, logits)), obs=1.0)
+        return Exact().log_evidence(ppl.Target(model, {}))
+
+    def exact(t):
+        scores = [dist.Normal(t, s).log_prob(1.0) for s in (2.0, 1.0)]
+        return jnp.logaddexp(jnp.log(0.4) + scores[0], jnp.log(0.6) + scores[1])
+
+    found, wanted = jax.value_and_grad(evidence)(T), jax.value_and_grad(exact)(T)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
