@@ -157,10 +157,12 @@ class Context:
     def nested(self, loop: Loop | None = None, expected: Sequence[Opened] = ()) -> "Context":
         """A context for a body that is traced apart, numbering sites from here on.
 
-        In a loop, what is carried may depend on sites of the body: they are `expected`.
+        In a loop, what is carried may depend on sites of the body: they are `expected`, and so are
+        those of the loops around that come later.
         """
-        inner = copy.copy(self)
-        inner.outer, inner.first, inner.opened, inner.expected = self, self.next, [], expected
+        inner, later = copy.copy(self), self.expected[len(self.opened) :]
+        inner.outer, inner.first, inner.opened = self, self.next, []
+        inner.expected = (*expected, *later[len(expected) :])
         inner.loops = (*self.loops, loop) if loop else self.loops
         inner.runs = dict(self.runs)
         return inner

@@ -99,8 +99,6 @@ def through(deps: Deps, mapping: Sequence[Any] | None) -> Deps:
 
 def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
     """The provenance of an equation's outputs from that of its inputs."""
-    if not any(dep.lanes for dep in ins):
-        return [joined(ins)] * len(eqn.outvars)
     kind = internals.kind(eqn)
     if kind in BODIES:
         return flow(internals.body_of(eqn)[0], ins)
@@ -110,6 +108,8 @@ def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
         outs = [flow(body, ins[1:]) for body in internals.bodies(eqn)]
         index = through(ins[0], None)
         return [joined([index, *column]) for column in zip(*outs, strict=True)]
+    if not any(dep.lanes for dep in ins):
+        return [joined(ins)] * len(eqn.outvars)
     maps = dimension_maps(eqn)
     if maps is None:
         return [joined([through(dep, None) for dep in ins])] * len(eqn.outvars)

@@ -10,6 +10,8 @@ from jax import lax
 import ppl
 from ppl import sample
 from stdlib.estimators import Enumerate
+from stdlib.testing import assert_unbiased
+from tests.random_programs.invariant import watched
 
 T = 0.3
 
@@ -100,3 +102,52 @@ def test_backwards():
 def test_the_logarithm_of_an_expectation():
     found = ppl.log_expectation(lambda t: last(t))(T)
     np.testing.assert_allclose(found, jnp.log(1 - T + T * jnp.exp(0.5)), rtol=1e-5)
+
+
+def kept(t):
+    def body(c):
+        return jnp.tanh(toss("k", jax.nn.sigmoid(c)))
+
+    return lax.scan(lambda c, _: (jax.checkpoint(body)(c), None), t, length=2)[0]
+
+
+def of_kept(t):
+    first, high = jax.nn.sigmoid(t), jnp.tanh(1.0)
+    return high * (first * jax.nn.sigmoid(high) + (1 - first) * 0.5)
+
+
+def test_a_checkpoint_that_reads_the_step_before():
+    found = jax.jit(jax.value_and_grad(ppl.expectation(kept), 1))(jax.random.key(0), T)
+    np.testing.assert_allclose(found, jax.value_and_grad(of_kept)(T), rtol=1e-5)
+
+
+def test_a_loop_and_a_branch_that_read_the_step_before():
+    def objective(t):
+        def step(c, _):
+            x = lax.scan(lambda d, _: (0.5 * d + score("a", 0.2 + 0.5 * c), None), 0.0, length=2)[0]
+            y = lax.cond(t > 0.1, lambda: score("d", 0.1 + 0.5 * c), lambda: c)
+            return score("b", 0.2 + 0.3 * x), x + y
+
+        c, made = lax.scan(step, t, length=2)
+        return c + jnp.sum(made)
+
+    def score(address, p):
+        return 1.0 * sample(address, dist.Bernoulli(p))
+
+    def exact(t):  # everything is linear
+        x = 1.5 * (0.2 + 0.5 * t)
+        b = 0.2 + 0.3 * x
+        later = 1.5 * (0.2 + 0.5 * b)
+        return 0.2 + 0.3 * later + x + 0.1 + 0.5 * t + later + 0.1 + 0.5 * b
+
+    assert_unbiased(objective, T, exact=exact, key=jax.random.key(1), num_samples=50_000)
+
+
+def test_a_value_that_reads_no_site_beside_one_that_does():
+    def objective(t):
+        ends = lax.fori_loop(0, 3, lambda i, c: (2.0 * c[0], 0.5 * c[1]), (t, toss("k", t)))
+        return ends[0] + ends[1] + jnp.asarray(ends[0] > 0, float)
+
+    with watched():
+        found = ppl.expectation(objective)(jax.random.key(0), T)
+    np.testing.assert_allclose(found, 8 * T + T / 8 + 1, rtol=1e-5)

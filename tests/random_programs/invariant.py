@@ -34,6 +34,9 @@ def watched() -> Iterator[None]:
 def _check(eqn: Any, operands: Any, outs: Any) -> None:
     ins = [frozenset({i}) for i in range(len(operands))]
     reads = _facts(eqn, ins, _spread, (), frozenset())
+    if internals.kind(eqn) == "scan":  # where it took no step, it leaves what it started from
+        _, start, _ = internals.scan_split(eqn, ins)
+        reads = [*map(frozenset.union, reads, start), *reads[len(start) :]]
     for out, read in zip(outs, reads, strict=True):
         vals = addends(scalar(out))
         axes, sites = union_axes(vals), union_sites(vals)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .families import EXACT
+from .families import EXACT, Family
 from .families import TABLE as FAMILIES
 from .operations import TABLE as OPERATIONS
 from .syntax import Control, Draw, Let, Type, every, outs, reads
@@ -167,10 +167,15 @@ class Statements:
         if self.edges and row.parameter and self.coin(0.5):
             certain = [p for p in CERTAIN[row.parameter] if not row.last or len(p) == row.size]
             return self.let(statements, scope, "numbers", [], (self.pick(certain),))
-        name = self.of_type(scope, lambda t: row.batch(t) is not None and np.prod(t.shape) <= 6)
+        name = self.of_type(scope, lambda t: self.suits(t, row))
         if name is None or (row.last and self.coin(0.5)):
             name = self.classes(statements, scope, row.size)
         return self.let(statements, scope, row.parameter, [name]) if row.parameter else name
+
+    def suits(self, t: Type, row: Family) -> bool:
+        """Whether a family takes a parameter; NumPyro draws no classes for no lanes."""
+        sizes = range(1 if row.last else 0, 7)
+        return row.batch(t) is not None and np.prod(t.shape) in sizes
 
     def classes(self, statements: list, scope: Scope, size: int) -> str:
         """One real for each class."""
