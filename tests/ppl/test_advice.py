@@ -59,6 +59,20 @@ def one():
     return sample("x", NORMAL)
 
 
+def factored():
+    one()
+    sample("f", dist.Unit(3.0), obs=jnp.zeros(0))
+
+
+def positive():
+    sample("x", dist.LogNormal(0.0, 1.0))
+
+
+def mapped():
+    into = dist.transforms.biject_to(dist.constraints.positive)
+    sample("x", dist.TransformedDistribution(NORMAL, into))
+
+
 def twice():
     return sample("x", NORMAL) + sample("x", NORMAL)
 
@@ -318,6 +332,11 @@ ADVICE = {
         scored(ppl.marginal(with_data, "x", Exact()), {"x": 0.0}),
         2 * AT_ZERO,
     ),
+    "ObservedGuide": Advice(
+        lambda: ppl.expectation(lambda: elbo(one, factored, {}))(KEY),
+        lambda: ppl.expectation(lambda: elbo(factored, one, {}))(KEY),
+        3.0,
+    ),
     "PartialObservation": Advice(
         seeded(ppl.condition(ppl.marginal(pair, ["x", "y"], Exact()), {"y": 0.0})),
         scored(ppl.normalize(pair, {"y": 0.0}, Exact()), {"x": 0.0}),
@@ -337,6 +356,10 @@ ADVICE = {
         seeded(lambda: sample("x", Lost(jnp.ones(())))),
         seeded(lambda: sample("x", Kept(jnp.ones(())))),
         1.0,
+    ),
+    "SupportMismatch": Advice(
+        lambda: ppl.expectation(lambda: elbo(positive, one, {}))(KEY),
+        lambda: ppl.expectation(lambda: elbo(positive, mapped, {}))(KEY),
     ),
     "TooManyJointStates": Advice(
         lambda: ppl.expectation(neighbours)(KEY, 0.3),
