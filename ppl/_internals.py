@@ -6,6 +6,7 @@ operand is mapped, so sites in `vmap` draw independently per lane. Three of JAX'
 (`scan`, `while`, `cond`) are wrapped for equations that contain sites; the wrapped rule is JAX's.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -300,12 +301,15 @@ def written_by_user(eqn: Any) -> bool:
 
 
 def _frames(eqn: Any) -> list[Any]:
-    return list(source_info_util.user_frames(eqn.source_info.traceback))
+    """The frames outside of JAX, and of what batches control flow in JAX's place."""
+    frames = source_info_util.user_frames(eqn.source_info.traceback)
+    return list(itertools.dropwhile(lambda frame: frame.file_name in _BATCHING, frames))
 
 
 _LIBRARIES = ("jax", "equinox", "jaxtyping", "numpyro", "beartype", "optax", "flowjax")
 _PARTS = tuple(os.sep + os.path.join("site-packages", name) + os.sep for name in _LIBRARIES)
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_BATCHING = tuple(_HERE + name for name in ("_internals.py", "_vmap.py"))
 _STDLIB = os.path.join(os.path.dirname(os.path.dirname(_HERE)), "stdlib") + os.sep
 
 

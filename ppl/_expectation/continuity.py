@@ -115,8 +115,10 @@ class _Jumps:
             return [frozenset(Reads(site, SIGNED) for site in _sites(reads))]
         if kind in _UNCHANGED and _inexact(eqn.outvars[0]) and _inexact(eqn.invars[0]):
             return [reads]
+        if not any(map(_inexact, eqn.outvars)):
+            return [_out(kind, False, reads)] * len(eqn.outvars)
         self._note_signs(_signs_at(kind, ins))
-        if any(map(_inexact, eqn.outvars)) and internals.written_by_user(line):
+        if internals.written_by_user(line):
             step = kind == "select_n" and "heaviside" in calls  # one of its cases is for NaN
             self._note(_jumping(ins[0]) if step else _jumps_at(eqn, kind, ins), eqn, line)
         return [_out(kind, _inexact(out), reads) for out in eqn.outvars]
@@ -175,7 +177,8 @@ def _out(kind: str, real: bool, reads: frozenset) -> frozenset:
         return _smooth(reads)
     if kind in _PIVOTS:
         return frozenset()
-    jumps = frozenset(r for r in reads if r != MOVES and r.how != SMOOTH)
+    jumps = frozenset(r for r in reads if r != MOVES and r.how in (ORDERED, COMPARED))
+    jumps |= {Reads(site, COMPARED) for site in _jumping(reads, SIGNED)}
     how = ORDERED if kind in _ORDERS else COMPARED
     new = (Reads(r.site, how) for r in reads if r != MOVES and r.how == SMOOTH)
     return jumps | frozenset(new) if MOVES in reads else jumps

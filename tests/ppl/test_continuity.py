@@ -38,9 +38,20 @@ def with_pivots(m):
     return jax.scipy.linalg.lu_solve(jax.scipy.linalg.lu_factor(matrix), jnp.ones(2)).sum()
 
 
+def chosen(x):
+    return jax.lax.cond(x > 0, lambda: 1.0, lambda: 2.0)
+
+
+def coin_or(x):
+    coin = lambda: 1.0 * sample("coin", dist.Bernoulli(0.5))
+    return jax.lax.cond(x > 0, coin, lambda: 2.0)
+
+
 TWO, THREE = jnp.array([1.0, 4.0]), jnp.array([1.0, 4.0, 9.0])
 PRIMITIVES = {
     "sign": lambda m: jnp.sign(draw(m)),
+    "where, by the sign": lambda m: jnp.where(jnp.sign(draw(m)) > 0, 1.0, 2.0),
+    "gather, by the sign": lambda m: TWO[jnp.sign(draw(m)).astype(int)],
     "sign, of another": lambda m: jnp.sign(draw(m)) * m,
     "ceil": lambda m: jnp.ceil(draw(m)),
     "trunc": lambda m: jnp.trunc(draw(m)),
@@ -95,6 +106,11 @@ JUMPS = {
     "choice of constants": lambda m: jnp.where(draw(m) > 0, 1.0, m),
     "integer": lambda m: draw(m).astype(int).astype(float),
     "cond": lambda m: jax.lax.cond(draw(m) > 0, lambda: m, lambda: 2 * m),
+    "cond in vmap": lambda m: jnp.sum(jax.vmap(chosen)(draws(m))),
+    "cond with sites in vmap": lambda m: jnp.sum(jax.vmap(coin_or)(draws(m))),
+    "switch in vmap": lambda m: jnp.sum(
+        jax.vmap(lambda x: jax.lax.switch(flag(x), [lambda: m, lambda: 2 * m]))(draws(m))
+    ),
     "in a scan": lambda m: jax.lax.scan(
         lambda c, _: (c + draw(c), (c > 0) * 1.0), m, None, length=3
     )[1].sum(),
@@ -127,6 +143,8 @@ SMOOTH = {
     "maximum": lambda m: jnp.maximum(draw(m), 0.0),
     "where": lambda m: jnp.where(draw(m) > 0, draw(m), 0.0),
     "logsumexp": lambda m: jax.nn.logsumexp(jnp.stack([draw(m), m])),
+    "weighted logsumexp": lambda m: jax.nn.logsumexp(draws(m), b=jnp.array([1.0, 0.0, 2.0])),
+    "cond in vmap, on noise": lambda m: m * jnp.sum(jax.vmap(chosen)(draws(0.0))),
     "scored": lambda m: (draw(m, ppl.ScoreFunction()) > 0) * 2.0,
     "detached": lambda m: (jax.lax.stop_gradient(draw(m)) > 0) * m,
     "elbo": lambda m: elbo(model, lambda: draw(m), {}),

@@ -63,6 +63,20 @@ def test_ends(estimator, end):
     agree(costs, end, (value, 4 + 3 - 6 * end + 18 * end - 0.5), 400)
 
 
+@pytest.mark.parametrize("estimator", AT_ENDS, ids=lambda e: type(e).__name__)
+def test_infinite_where_the_probability_is_zero(estimator):
+    """A value of probability zero at which the cost is infinite, beside others, in a loop too."""
+
+    def costs(t):
+        never = sample("x", dist.Bernoulli(0.0 * t * jnp.ones(2)), estimator)
+        y = sample("y", dist.Bernoulli(t), estimator)
+        step = lambda c, _: (c, jnp.log(1.0 - sample("z", dist.Bernoulli(0.0 * t), estimator)))
+        steps = jax.lax.scan(step, 0.0, length=2)[1]
+        return t + jnp.sum(jnp.log(1.0 - never)) + jnp.sum(steps) + 2.0 * y
+
+    agree(costs, 0.3, (0.9, 3.0))
+
+
 @pytest.mark.parametrize("end", [0.0, 1.0])
 def test_second_derivatives_at_ends(end):
     square = lambda t: 1.0 * sample("x", dist.Binomial(3, t), Enumerate()) ** 2
