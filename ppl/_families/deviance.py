@@ -70,8 +70,8 @@ def _deviance(x: jax.Array, log_mean: Any, mean: jax.Array, difference: jax.Arra
     return jnp.where(near, v * (difference + 2.0 * x * tail), far)
 
 
-def _by_mean(name: str, slope: Callable) -> Callable:
-    """The deviance as a function of the mean.
+def _by_mean(name: str, slope: Callable, step: float = 0.0) -> Callable:
+    """The deviance as a function of the mean; `step` is what its derivative in x has besides.
 
     Its name is kept in the jaxpr: `stdlib.inference.Exact` reads the equation as the function that
     it is on paper.
@@ -90,7 +90,7 @@ def _by_mean(name: str, slope: Callable) -> Callable:
         by_mean = jnp.where(
             none & (x > 0.0), 0.0, slope(x, safe, jnp.where(none, -1.0, difference))
         )
-        by_x = jnp.where(none, 0.0, _log_ratio(x, _log(safe), safe, difference))
+        by_x = jnp.where(none, 0.0, step + _log_ratio(x, _log(safe), safe, difference))
         return deviance(*primals), by_x * tangents[0] + by_mean * tangents[1]
 
     return named(name, deviance)
@@ -115,8 +115,8 @@ split_deviance = _by_mean("ppl.split_deviance", lambda x, mean, difference: -dif
 So x·log(x / mean) is the same, summed over the parts.
 """
 
-simplex_deviance = _by_mean("ppl.simplex_deviance", lambda x, mean, difference: -x / mean)
-"""`split_deviance`, with the derivative of x·log(x / mean) where the means' sum may move."""
+simplex_deviance = _by_mean("ppl.simplex_deviance", lambda x, mean, difference: -x / mean, 1.0)
+"""`split_deviance`, with the derivatives of x·log(x / mean) where the means' sum may move."""
 
 
 @jax.custom_jvp

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
+from scipy.special import digamma
 
 import ppl
 from ppl import sample
@@ -85,6 +86,10 @@ def test_vectors_of_large_parameters():
         np.testing.assert_allclose(found, st.dirichlet.logpdf(x, a), rtol=1e-5)
         slope = jax.grad(log_density, argnums=1)(dist.Dirichlet(jnp.array(a)), jnp.array(x))
         np.testing.assert_allclose(slope, (a - 1) / x, rtol=1e-5)
+        by_a = lambda a: log_density(dist.Dirichlet(a), jnp.array(x))
+        right = digamma(a.sum()) - digamma(a) + np.log(x)
+        for derivative in (jax.grad, jax.jacfwd):
+            np.testing.assert_allclose(derivative(by_a)(jnp.array(a)), right, rtol=1e-4, atol=1e-5)
     tril, y = np.array([[1.0, 0.0], [0.5, 2.0]]), np.array([0.3, -1.0])
     for df in (3.0, 1e8):
         found = log_density(dist.MultivariateStudentT(df, jnp.zeros(2), jnp.array(tril)), y)
