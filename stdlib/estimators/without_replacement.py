@@ -31,8 +31,9 @@ class WithoutReplacement(Estimator):
     them apart, K^n where it mixes them, as for `Enumerate`. The weights of an element cost
     O(2^K + N log N), for a support of N values.
 
-    Needs `enumerate_support`, at least `num_draws` values of positive probability, and a
-    differentiable `log_prob`. **Raises** `ppl.errors.InvalidSetting` unless 2 ≤ `num_draws` ≤ 8.
+    Needs `enumerate_support`, at least `num_draws` values of positive probability (unless it draws
+    the whole support), and a differentiable `log_prob`. **Raises** `ppl.errors.InvalidSetting`
+    unless 2 ≤ `num_draws` ≤ 8.
 
     ```python
     >>> import jax, jax.numpy as jnp, ppl, numpyro.distributions as dist
@@ -58,6 +59,8 @@ class WithoutReplacement(Estimator):
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """`num_draws` distinct values, the largest of perturbed log-probabilities."""
         support = distribution.enumerate_support(expand=True)
+        if len(support) == self.num_draws:
+            return Enumerate().particles(key, distribution)
         log_prob = distribution.log_prob(support)
         fixed = stop_gradient(log_prob)
         noise = jax.random.gumbel(key, fixed.shape, fixed.dtype, mode="high")

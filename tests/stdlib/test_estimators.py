@@ -76,6 +76,16 @@ def test_without_replacement_is_enumeration_where_all_values_are_drawn():
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_without_replacement_of_all_values_takes_impossible_ones(p):
+    def cost(p):
+        x = 2.0 * ppl.sample("x", dist.Bernoulli(jnp.stack([p, 1 - p])), WithoutReplacement(2))
+        return x[0] + x[0] * x[1]
+
+    found = jax.value_and_grad(ppl.expectation(cost), 1)(KEY, p)
+    np.testing.assert_allclose(found, (2 * p, 2 + 4 * (1 - 2 * p)), rtol=1e-5)
+
+
 def test_without_replacement_agrees_with_probabilities_of_ordered_draws():
     """P(s came first | S), by writing out both orders of drawing a set of two."""
     probs = jax.nn.softmax(LOGITS)
