@@ -14,14 +14,14 @@ class LeftTruncatedDistribution:
     """Above `low`."""
 
     def log_prob(self: Any, value: Any) -> jax.Array:
-        return _truncated(self.base_dist, self.low, jnp.inf, value)
+        return _one_sided(self.base_dist, self.low, -1.0, value)
 
 
 class RightTruncatedDistribution:
     """Below `high`."""
 
     def log_prob(self: Any, value: Any) -> jax.Array:
-        return _truncated(self.base_dist, -jnp.inf, self.high, value)
+        return _one_sided(self.base_dist, self.high, 1.0, value)
 
 
 class TwoSidedTruncatedDistribution:
@@ -29,6 +29,14 @@ class TwoSidedTruncatedDistribution:
 
     def log_prob(self: Any, value: Any) -> jax.Array:
         return _truncated(self.base_dist, self.low, self.high, value)
+
+
+def _one_sided(base: Any, end: Any, side: float, value: Any) -> jax.Array:
+    """Of a symmetric family: the mass above an end is that below its mirror image."""
+    end, loc, scale = floats(end, base.loc, base.scale)
+    below = side * jnp.where(jnp.isinf(end), end, (_finite(end) - loc) / scale)
+    log_mass = _named(base, LOG_BELOW) or (lambda end: _log_mass(base)(-jnp.inf, end))
+    return base.log_prob(value) - log_mass(below)
 
 
 def _truncated(base: Any, low: Any, high: Any, value: Any) -> jax.Array:
@@ -42,9 +50,12 @@ def _finite(x: jax.Array) -> jax.Array:
 
 
 def _log_mass(base: Any) -> Any:
+    return _named(base, LOG_MASSES) or (lambda low, high: _by_cdf(base, low, high))
+
+
+def _named(base: Any, table: dict[str, Any]) -> Any:
     names = [cls.__name__ for cls in type(base).__mro__]
-    found = [mass for name, mass in LOG_MASSES.items() if name in names]
-    return found[0] if found else lambda low, high: _by_cdf(base, low, high)
+    return next((entry for name, entry in table.items() if name in names), None)
 
 
 def _by_cdf(base: Any, low: jax.Array, high: jax.Array) -> jax.Array:
@@ -78,8 +89,8 @@ def _cauchy(low: jax.Array, high: jax.Array) -> jax.Array:
     """The angle under which the interval is seen, from a distance of one."""
     left, right = jnp.isneginf(low), jnp.isposinf(high)
     a, b = jnp.where(left, 0.0, low), jnp.where(right, 0.0, high)
-    across = jnp.where(left | right, 1.0, b - a)
-    along = jnp.where(left, -b, jnp.where(right, a, 1.0 + a * b))
+    across = jnp.where(left & right, 0.0, jnp.where(left | right, 1.0, b - a))
+    along = jnp.where(left, jnp.where(right, -1.0, -b), jnp.where(right, a, 1.0 + a * b))
     return jnp.log(jnp.arctan2(across, along) / jnp.pi)
 
 
@@ -99,3 +110,6 @@ def _logistic(low: jax.Array, high: jax.Array) -> jax.Array:
 
 LOG_MASSES = {"Cauchy": _cauchy, "Laplace": _laplace, "Logistic": _logistic, "Normal": _normal}
 """The log of the mass of a standard distribution between two ends."""
+
+LOG_BELOW = {"Logistic": log_sigmoid, "Normal": log_ndtr}
+"""The log of the mass below an end alone, where it is simpler."""

@@ -123,6 +123,21 @@ def test_wishart_and_its_inverse():
     np.testing.assert_allclose(found, st.wishart.logpdf(x, 5.0, scale), rtol=1e-4)
 
 
+def test_an_end_of_a_truncation_at_infinity():
+    """Of some elements alone, where it is not known while tracing."""
+    for family in (dist.Cauchy, dist.Laplace, dist.Logistic, dist.Normal):
+
+        def both(loc, ends, family=family):
+            left = dist.LeftTruncatedDistribution(family(loc, 1.0), low=ends)
+            right = dist.RightTruncatedDistribution(family(-loc, 1.0), high=-ends)
+            return log_density(left, jnp.ones(2)), log_density(right, -jnp.ones(2))
+
+        ends = jnp.array([-jnp.inf, 0.0])
+        right = 2.0 * family(0.0, 1.0).log_prob(1.0) + np.log(2.0)
+        np.testing.assert_allclose(jax.jit(both)(0.0, ends), (right, right), rtol=1e-5)
+        assert np.all(np.isfinite(jax.jit(jax.jacfwd(both))(0.0, ends)))
+
+
 # --- probabilities at their ends ------------------------------------------------------------------
 
 
