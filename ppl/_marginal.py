@@ -1,6 +1,5 @@
 """`marginal` and `normalize`: programs whose densities an algorithm estimates."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from ._feed import Nothing, Placed
 from ._record import Record, check_duplicates
 from ._run import run
 from ._site import Site, user_location
-from ._stage import P, Staged, stage
+from ._stage import P, Staged, stage, standing_for
 from ._trace import log_density
 from ._walker import placed_sites, walk
 from .errors import ObservedMarginal, UnknownAddress
@@ -63,7 +62,7 @@ def marginal(
     """
     addresses = [keep] if isinstance(keep, str) else list(keep)
 
-    @functools.wraps(program, updated=())
+    @standing_for(program)
     def marginalized(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         where, staged = user_location(), stage(program, *args, **kwargs)
         places = _free_sites(staged)
@@ -131,7 +130,7 @@ def normalize(
     ```
     """
 
-    @functools.wraps(program, updated=())
+    @standing_for(program)
     def normalized(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         where, staged = user_location(), stage(program, *args, **kwargs)
         places = _free_sites(staged)

@@ -1,7 +1,6 @@
 """Program transformations that rewrite sites: program in, program out."""
 
 import fnmatch
-import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from ._feed import Choices, Feed, Nothing, Prefix
 from ._record import Record, check_duplicates
 from ._run import run
 from ._site import Site
-from ._stage import P, T, stage
+from ._stage import P, T, stage, standing_for
 from ._walker import estimable_sites, everywhere, placed_sites, rewritten
 from .errors import ChoiceTypeError, UnmatchedPattern
 
@@ -190,7 +189,7 @@ def frozen(program: Callable[P, T]) -> Callable[P, T]:
     ```
     """
 
-    @functools.wraps(program, updated=())
+    @standing_for(program)
     def constant(*args: P.args, **kwargs: P.kwargs) -> T:
         jaxpr, consts, rebuild, _ = stage(program, *args, **kwargs)
         consts = [lax.stop_gradient(const) for const in consts]

@@ -58,11 +58,22 @@ def stage(program: Callable, *args: Any, **kwargs: Any) -> Staged:
     )
 
 
+def standing_for(program: Callable) -> Callable[[Callable], Callable]:
+    """Names a function after the program that it runs, of the same arguments."""
+
+    def decorate(function: Callable) -> Callable:
+        function = functools.wraps(program, updated=())(function)
+        function.__name__ = program_name(program)  # a partial application has none
+        return function
+
+    return decorate
+
+
 def keyed(program: Callable) -> Callable[[Callable], Callable]:
     """Names a function `(key, *args)` after the program it runs; its signature is its own."""
 
     def decorate(function: Callable) -> Callable:
-        function = functools.wraps(program, updated=())(function)
+        function = standing_for(program)(function)
         del function.__wrapped__
         return function
 

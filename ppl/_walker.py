@@ -4,7 +4,6 @@
 at a call, a loop, a branch.
 """
 
-import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from ._feed import Feed, Nothing, Placed, Prefix
 from ._record import Record, aligned, joined
 from ._run import run
 from ._site import read_call
-from ._stage import P, Staged, T, stage
+from ._stage import P, Staged, T, stage, standing_for
 from .errors import CustomRuleIgnored, UnsupportedControlFlow
 
 Meaning = Callable[[Any, Any], tuple[Any, Record]]
@@ -53,7 +52,7 @@ def rewritten(
 ) -> Callable[P, T]:
     """The program with its sites as a meaning emits them again; `feed` is made of its jaxpr."""
 
-    @functools.wraps(program, updated=())
+    @standing_for(program)
     def again(*args: P.args, **kwargs: P.kwargs) -> T:
         jaxpr, consts, rebuild, name = stage(program, *args, **kwargs)
         return rebuild(walk(jaxpr, consts, [], meaning, feed(jaxpr, name))[0])

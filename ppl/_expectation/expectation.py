@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._feed import Keys
 from .._seed import checked_key
-from .._stage import P, Staged, keyed, program_name, stage
+from .._stage import P, Staged, keyed, program_name, stage, standing_for
 from .._walker import expanded
 from ..errors import NonScalarObjective
 from .context import Context, MixedSteps
@@ -146,7 +146,7 @@ def log_expectation(objective: Callable[P, Any], *, draw: Any = None) -> Callabl
     """
     key = None if draw is None else checked_key(draw, "ppl.log_expectation(objective, draw=key)")
 
-    @functools.wraps(objective, updated=())
+    @standing_for(objective)
     def total(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         program = functools.partial(_with_scalar, objective, False)
         jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))

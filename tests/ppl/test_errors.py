@@ -139,6 +139,8 @@ CHOICES = [
     (run(ppl.condition(model, {"data": 2.0})), e.ObservedChoice, ["'data'", "SITE"]),
     (run(ppl.intervene(model, {"data": 2.0})), e.ObservedChoice, ["'data'", "SITE"]),
     (run(ppl.condition(model, {"bia": 2.0})), e.UnusedChoice, ["Nearest: 'bias'"]),
+    (scored(FULL, ppl.condition(partial(model), {"bia": 2.0})), e.UnusedChoice, ["'model'"]),
+    (scored({"bia": 2.0}, ppl.scope(partial(model), "a")), e.UnusedChoice, ["'model'"]),
     (scored(FULL, ppl.scale(model, jnp.ones(7))), e.FactorShapeError,
      ["SITE", "(7,)", "'weight'"]),
     (run(ppl.intervene(model, {"bia": 2.0})), e.UnusedChoice, ["Nearest: 'bias'"]),
