@@ -8,11 +8,13 @@ import equinox as eqx
 import jax
 
 from ._address import Path, flatten, nest, render
+from ._choices import checked_choices
 from ._rewrite import condition
+from ._site import Site
 from ._stage import program_name, stage
 from ._trace import log_density, within_support
 from ._walker import placed_sites
-from .errors import ProposalMismatch
+from .errors import ChoiceTypeError, ProposalMismatch
 
 
 class Target(NamedTuple):
@@ -58,6 +60,28 @@ class Target(NamedTuple):
         """Whether each hidden choice lies in the support of its distribution: one boolean."""
         return within_support(self.prior, choices)
 
+    def as_arrays(self, choices: Mapping[str, Any]) -> dict[str, Any]:
+        """The hidden choices as arrays of their sites' dtypes.
+
+        **Raises** `ProposalMismatch`, `ChoiceShapeError`, and `ChoiceTypeError` also where numbers
+        of another dtype at a site of integers are traced, so that it is not known which they are.
+
+        ```python
+        >>> import ppl, numpyro.distributions as dist
+        >>> target = ppl.Target(lambda: ppl.sample("n", dist.Poisson(2.0)), {})
+        >>> target.as_arrays({"n": 3.0})["n"].dtype
+        dtype('int32')
+
+        ```
+        """
+        self.check(choices)
+        sites = list(placed_sites(stage(self.prior).jaxpr))
+        values = checked_choices(choices, sites, program_name(self.program), complete=True)
+        for placed in sites:
+            if placed.path in values:
+                _check_dtype(placed.site, values[placed.path])
+        return nest(values)
+
     def check(self, choices: Mapping[str, Any]) -> None:
         """Raises `ProposalMismatch` where choices are not at the hidden addresses."""
         given, hidden = flatten(choices).keys(), self._hidden().keys()
@@ -81,6 +105,15 @@ class Target(NamedTuple):
             for placed in placed_sites(stage(self.program).jaxpr)
             if placed.path not in observed and not placed.site.observed
         }
+
+
+def _check_dtype(site: Site, value: jax.Array) -> None:
+    if value.dtype != site.out.dtype:
+        raise ChoiceTypeError(
+            f"The choice for {site.address!r} has dtype {value.dtype} and is traced or missing, "
+            f"but the site at {site.where} has dtype {site.out.dtype}, and what moves it needs an "
+            f"integer. Convert it first: .astype({site.out.dtype.name!r})."
+        )
 
 
 class Algorithm(eqx.Module):

@@ -7,6 +7,8 @@ over.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import and_
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 
 from . import _internals as internals
 from ._address import Path, render
+from ._cut import gated
 from ._integers import of_elements, representable
 from ._run import run
 from ._site import Site
@@ -25,7 +28,8 @@ class Compound(NamedTuple):
 
     `draw()` gives a list of values, one for each of `sites`; `simulate()` the same and then a log
     density, of the shape of the lanes; `density(*values)` a log density. `observed` has the data of
-    each address, or None; `active` flags say whether the control flow reaches each lane.
+    each address, or None; `active` flags say whether the control flow reaches each lane, `masks`
+    whether its density counts there.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Compound(NamedTuple):
     density: Callable[..., list]
     observed: tuple
     active: tuple = ()
+    masks: tuple = ()
 
     @property
     def paths(self) -> list[Path]:
@@ -75,10 +80,11 @@ class Compound(NamedTuple):
     def log_prob(self, given: Sequence[Any]) -> jax.Array:
         """Its log density at given values, of all lanes."""
         log = self.density(*self.returned(given))[0]
+        left_out = jnp.logical_not(_all(self.active + self.masks))
         for site, value in zip(self.sites, given, strict=True):
             if value.dtype != site.out.dtype:
-                whole = representable(value, site.out.dtype)
-                log = jnp.where(of_elements(whole, jnp.shape(log)), log, -jnp.inf)
+                whole = of_elements(representable(value, site.out.dtype), jnp.shape(log))
+                log = jnp.where(whole | left_out, log, -jnp.inf)
         return jnp.sum(log)
 
     def with_data(self, values: Mapping[Path, Any]) -> "Compound":
@@ -98,9 +104,11 @@ class Compound(NamedTuple):
         return internals.compound_p.bind(
             *operands,
             *self.active,
+            *self.masks,
             name=self.name,
             sites=tuple(sites),
             bodies=tuple(body for body, _ in staged),
+            masks=len(self.masks),
         )
 
     def through(self, transform: Callable[[Callable], Callable]) -> "Compound":
@@ -135,17 +143,31 @@ class Compound(NamedTuple):
             )
         if name == "scales":
             return self.weighted(lambda log: value * log)
-        masked = self.weighted(lambda log: jnp.where(value, log, 0.0))
-        if name == "masks":
-            return masked
-        lanes = self.sites[0].lane_shape
-        return masked._replace(active=(*self.active, jnp.broadcast_to(value, lanes)))
+        value = jnp.asarray(value)
+        entered = self._replace(density=_entered(self.density, value))
+        masked = entered.weighted(lambda log: jnp.where(value, log, 0.0))
+        flag = jnp.broadcast_to(value, self.sites[0].lane_shape)
+        return masked._replace(**{name: (*getattr(self, name), flag)})
 
     def reached(self) -> jax.Array | None:
         """Whether each lane is reached, or None where that is certain."""
         if not self.active:
             return None
-        return jnp.all(jnp.stack(self.active), axis=0)
+        return _all(self.active)
+
+
+def _all(flags: Sequence[Any]) -> Any:
+    return reduce(and_, flags, jnp.asarray(True))
+
+
+def _entered(program: Callable, flag: Any) -> Callable:
+    """A program whose inputs have a derivative only where a flag is true."""
+
+    def entered(*values):
+        body, consts = _staged(program, *values)
+        return _program(body, gated(consts, [flag]))(*gated(values, [flag]))
+
+    return entered
 
 
 def read_compound(eqn: Any, operands: Sequence[Any]) -> Compound:
@@ -156,9 +178,14 @@ def read_compound(eqn: Any, operands: Sequence[Any]) -> Compound:
         _program(body, [next(rest) for _ in body.constvars]) for body in bodies
     )
     observed = tuple(next(rest) if site.observed else None for site in sites)
-    return Compound(
-        eqn.params["name"], sites, draw, simulate, density, observed, active=tuple(rest)
-    )
+    active, masks = _parted(list(rest), eqn.params["masks"])
+    return Compound(eqn.params["name"], sites, draw, simulate, density, observed, active, masks)
+
+
+def _parted(flags: Sequence[Any], masks: int) -> tuple[tuple, tuple]:
+    """The flags of an equation: those of control flow, and its masks."""
+    first = len(flags) - masks
+    return tuple(flags[:first]), tuple(flags[first:])
 
 
 class Failed(NamedTuple):
@@ -225,8 +252,8 @@ def _batched(axis_data: Any, operands: Sequence[Any], dims: Sequence[Any], param
     draw, simulate, density = map(mapped, params["bodies"])
     sites = tuple(site.batched(axis_data.size, ()) for site in params["sites"])
     observed = tuple(leading(*next(rest)) if site.observed else None for site in sites)
-    active = tuple(leading(*pair) for pair in rest)
-    return Compound(params["name"], sites, draw, simulate, density, observed, active).bind()
+    flags = _parted([leading(*pair) for pair in rest], params["masks"])
+    return Compound(params["name"], sites, draw, simulate, density, observed, *flags).bind()
 
 
 internals.batch_compound_sites(_batched)

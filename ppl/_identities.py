@@ -100,7 +100,8 @@ def _gated_jvp(primals, tangents):
     (x, flag), (tangent, _) = primals, tangents
     if type(tangent) is ad.Zero:
         return gated_p.bind(x, flag), tangent
-    flags = lax.broadcast_in_dim(flag, tangent.shape, range(flag.ndim))
+    given = jax.numpy.asarray(flag)  # a literal of a jaxpr may be no array
+    flags = lax.broadcast_in_dim(given, tangent.shape, range(given.ndim))
     return gated_p.bind(x, flag), lax.select(flags, tangent, lax.full_like(tangent, 0))
 
 

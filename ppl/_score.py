@@ -1,6 +1,8 @@
 """The density of one lane of a site at a given value, with all that is left out cut off."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 
 from ._bounded import Bounded
 from ._cut import gated, stand_in
+from ._elements import counted, is_masked, without
 from ._integers import of_elements, representable
 from ._law import is_a, scored
 from .errors import FactorShapeError
@@ -23,52 +26,51 @@ def log_probs(site: Any, operands: Any, given: jax.Array) -> jax.Array:
     masked = masked.distribution if bounded else masked
     while is_a(masked, "MaskedDistribution"):
         masked, flags = masked.base_dist, (*flags, masked._mask)
-    distribution = scored(gated(masked, _scalars(flags)))
-    distribution = Bounded(distribution) if bounded else distribution
-    whole = None if given.dtype == site.out.dtype else representable(given, site.out.dtype)
-    observed = operands.obs is not None
-    value = _scorable(site, distribution, given, whole, flags, observed)
-    logp = jnp.asarray(distribution.log_prob(value))
+    value, scalars = site.returned(given), [flag for flag in flags if jnp.ndim(flag) == 0]
+    distribution = gated(masked, scalars)
+    distribution, kept = _of_elements(site, distribution, value, flags)
+    distribution = Bounded(scored(distribution)) if bounded else scored(distribution)
+    whole = True if given.dtype == site.out.dtype else representable(given, site.out.dtype)
+    counts = reduce(and_, (kept, whole, *scalars))
+    needed = kept is not True or whole is not True or (operands.obs is not None and flags)
+    logp = jnp.asarray(
+        distribution.log_prob(_scorable(distribution, value, counts, scalars, needed))
+    )
     for factor in (*operands.scales, *flags):
         _check_factor(factor, logp.shape, site)
     for scale in operands.scales:
         logp = scale * logp
-    if whole is not None:
+    if whole is not True:
+        whole = jnp.broadcast_to(whole | jnp.logical_not(kept), value.shape)
         logp = jnp.where(of_elements(whole, logp.shape), logp, -jnp.inf)
     for flag in flags:
         logp = jnp.where(flag, logp, 0.0)
     return logp
 
 
-def _scorable(
-    site: Any, distribution: Any, given: Any, whole: Any, flags: Sequence[Any], observed: bool
-) -> jax.Array:
-    """The value, where it counts; elsewhere something that has a density and no derivative."""
-    value, each = site.returned(given), [flag for flag in flags if jnp.ndim(flag)]
-    needed = each or (observed and flags) or whole is not None
-    other = stand_in(distribution, value) if needed else None
-    if other is None:
-        return gated(value, _scalars(flags))
-    counts = jnp.ones(value.shape, bool) if whole is None else whole
-    for flag in _scalars(flags):
-        counts = counts & flag
+def _of_elements(
+    site: Any, distribution: Any, value: jax.Array, flags: Sequence[Any]
+) -> tuple[Any, Any]:
+    """The distribution and which numbers of the value count, by the flags of single elements."""
+    each, flag = [flag for flag in flags if jnp.ndim(flag)], None
     if each:
         shape = jax.eval_shape(distribution.log_prob, value).shape
-        for flag in each:
-            _check_factor(flag, shape, site)
-            counts = counts & _spread(flag, shape, value.shape)
+        for one in each:
+            _check_factor(one, shape, site)
+        flag = jnp.broadcast_to(reduce(and_, each), shape)
+    elif not is_masked(distribution):
+        return distribution, True
+    return without(distribution, flag), counted(distribution, flag, value.shape)
+
+
+def _scorable(
+    distribution: Any, value: jax.Array, counts: Any, scalars: Sequence[Any], needed: Any
+) -> jax.Array:
+    """The value, where it counts; elsewhere something that has a density and no derivative."""
+    other = stand_in(distribution, value) if needed else None
+    if other is None:
+        return gated(value, scalars)
     return jnp.where(counts, value, jnp.asarray(other, value.dtype))
-
-
-def _scalars(flags: Sequence[Any]) -> list:
-    return [flag for flag in flags if jnp.ndim(flag) == 0]
-
-
-def _spread(flag: Any, batch: tuple, shape: tuple) -> jax.Array | bool:
-    """A flag of each element of a batch, over the dimensions of the events too."""
-    if shape[: len(batch)] != batch:
-        return True
-    return jnp.broadcast_to(flag, batch).reshape(batch + (1,) * (len(shape) - len(batch)))
 
 
 def _check_factor(factor: Any, batch: tuple, site: Any) -> None:

@@ -22,7 +22,7 @@ MAX_LINES = 400
 LAYERS = [
     ["errors"],
     ["_address", "_identities", "_integers", "_internals", "_law", "_log_sum_exp", "_state"],
-    ["_bounded", "_cut", "_failure"],
+    ["_bounded", "_cut", "_elements", "_failure"],
     ["_score"],
     ["_dataflow", "_run", "_site"],
     ["_foreign", "_protocol", "_sampler", "_families.deviance"],

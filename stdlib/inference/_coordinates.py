@@ -36,6 +36,7 @@ class Density(eqx.Module):
 
 def real_vector(target: Any, choices: Choices) -> tuple[Density, jax.Array, Callable]:
     """A target as a density of one vector, its choices as one, and the way back to choices."""
+    tree_map_with_path(_check_real, getattr(target, "hidden", choices))
     maps = _bijections(target)
     free = tree_map_with_path(lambda path, x: _freed(_address(path), x, maps), choices)
     vector, unravel = ravel_pytree(free)
@@ -77,13 +78,17 @@ def _address(path: Any) -> str:
     return keystr(path, simple=True, separator="/")
 
 
-def _freed(address: str, x: Any, maps: Mapping[str, Any]) -> jax.Array:
-    if not jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating):
+def _check_real(path: Any, x: Any) -> None:
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
         raise InvalidSetting(
             "The kernels of stdlib.inference move real choices, and the target has one at "
-            f"{address!r} of dtype {jnp.asarray(x).dtype}. Sum it out (ppl.marginal with "
-            "Exact()), or write a Kernel of your own."
+            f"{_address(path)!r} of dtype {dtype}. Sum it out (ppl.marginal with Exact()), or "
+            "write a Kernel of your own."
         )
+
+
+def _freed(address: str, x: Any, maps: Mapping[str, Any]) -> jax.Array:
     return maps[address].inv(x) if address in maps else x
 
 

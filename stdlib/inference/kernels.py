@@ -6,6 +6,7 @@ factor of correlations) are moved on the scale of the free numbers that `biject_
 """
 
 import abc
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -124,14 +125,16 @@ def chain(kernel: Kernel, target: Any, initial: Choices, length: int) -> Choices
     """A program: `length` moves of a kernel, one after another; their choices, stacked.
 
     To run it as Markov chain Monte Carlo: `ppl.seed(chain)(key, kernel, target, initial, 1000)`.
+    The `initial` choices are what `target.as_arrays` makes of them: numbers at integer sites are
+    the integers.
     """
 
     def move(choices, _):
         choices = kernel.step(target, choices)
         return choices, choices
 
-    initial = jax.tree.map(jnp.asarray, initial)
-    return jax.lax.scan(move, initial, length=length)[1]
+    as_arrays = getattr(target, "as_arrays", partial(jax.tree.map, jnp.asarray))
+    return jax.lax.scan(move, as_arrays(initial), length=length)[1]
 
 
 def _accepted(propose: Proposal, old: jax.Array, noise: jax.Array) -> jax.Array:
