@@ -124,185 +124,190 @@ def counted(z: Type) -> Type | None:
 
 
 ROWS = [[0.3, -0.7, 0.4], [0.6, 0.2, -0.5]]
-LET = Operation
 
 TABLE: dict[str, Operation] = {
     # no arguments
-    "number": LET(
+    "number": Operation(
         "{s[0]}", lambda c: np.array([c + 0j]), lambda *s: Type(), lambda r: (number(r),)
     ),
-    "numbers": LET(
+    "numbers": Operation(
         "jnp.array({s[0]})",
         lambda c: np.array(c, complex)[..., None],
         lambda c: Type((len(c),)),
         lambda r: ([number(r) for _ in range(r.integers(1, 4))],),
     ),
-    "constant": LET(
+    "constant": Operation(
         "jnp.full({s[0]}, {s[1]})",
         lambda shape, c: np.full((*shape, 1), c, complex),
         lambda shape, c: Type(shape),
         lambda rng: ((int(rng.integers(0, 2)),), number(rng)),
     ),
-    "integer zeros": LET(
+    "integer zeros": Operation(
         "jnp.zeros({s[0]}, int)",
         lambda shape, size: np.zeros((*shape, 1), int),
         lambda shape, size: Type(shape, size),
         lambda rng: ((int(rng.integers(0, 2)),), 2),
     ),
-    "integers": LET(
+    "integers": Operation(
         "jnp.array({s[0]})",
         lambda c, size: np.array(c, int)[..., None],
         lambda c, size: Type(np.shape(c), size),
         lambda r: (r.integers(0, 2, r.integers(1, 4)).tolist(), 2),
     ),
     # reals, elementwise
-    "negate": LET("-{0}", lambda x: -x, same),
-    "sine": LET("jnp.sin({0})", np.sin, same),
-    "tanh": LET("jnp.tanh({0})", np.tanh, same),
-    "square": LET("jnp.square({0})", np.square, same),
-    "power": LET("{0} ** 3", lambda x: x * x * x, same),
-    "exponential": LET("jnp.exp(0.3 * {0})", lambda x: np.exp(0.3 * x), same),
-    "sigmoid": LET("jax.nn.sigmoid({0})", lambda x: 1 / (1 + np.exp(-x)), same),
-    "affine": LET(
+    "negate": Operation("-{0}", lambda x: -x, same),
+    "sine": Operation("jnp.sin({0})", np.sin, same),
+    "tanh": Operation("jnp.tanh({0})", np.tanh, same),
+    "square": Operation("jnp.square({0})", np.square, same),
+    "power": Operation("{0} ** 3", lambda x: x * x * x, same),
+    "exponential": Operation("jnp.exp(0.3 * {0})", lambda x: np.exp(0.3 * x), same),
+    "sigmoid": Operation("jax.nn.sigmoid({0})", lambda x: 1 / (1 + np.exp(-x)), same),
+    "affine": Operation(
         "{s[0]} * {0} + {s[1]}",
         lambda x, a, b: a * x + b,
         same,
         lambda rng, x: (number(rng), number(rng)),
     ),
-    "cut": LET("jax.lax.stop_gradient({0})", lambda x: x.real + 0j, same),
-    "add": LET("{0} + {1}", np.add, broadcast),
-    "subtract": LET("{0} - {1}", np.subtract, broadcast),
-    "multiply": LET("{0} * {1}", np.multiply, broadcast),
-    "divide": LET("{0} / (1.5 + {1} * {1})", lambda x, y: x / (1.5 + y * y), broadcast),
-    "maximum": LET(
+    "cut": Operation("jax.lax.stop_gradient({0})", lambda x: x.real + 0j, same),
+    "add": Operation("{0} + {1}", np.add, broadcast),
+    "subtract": Operation("{0} - {1}", np.subtract, broadcast),
+    "multiply": Operation("{0} * {1}", np.multiply, broadcast),
+    "divide": Operation("{0} / (1.5 + {1} * {1})", lambda x, y: x / (1.5 + y * y), broadcast),
+    "maximum": Operation(
         "jnp.maximum({0}, {1} + 0.1234)",
         lambda x, y: np.where(x.real > y.real + 0.1234, x, y + 0.1234),
         broadcast,
         rough=True,
     ),
-    "above": LET(
+    "above": Operation(
         "jnp.where({0} > {s[0]}, {0}, {s[1]} * {0})",
         lambda x, c, d: np.where(x.real > c, x, d * x),
         same,
         lambda rng, x: (round(rng.uniform(-1, 1), 4), number(rng)),
         rough=True,
     ),
-    "truncate": LET(
+    "truncate": Operation(
         "jnp.asarray({0} + 0.1234).astype(int).astype(float)",
         lambda x: np.trunc(x.real + 0.1234) + 0j,
         same,
         rough=True,
     ),
     # integers
-    "real": LET(
+    "real": Operation(
         "{s[0]} * {0}",
         lambda z, c: c * z + 0j,
         lambda z, c: None if z.real else Type(z.shape),
         lambda rng, z: (number(rng),),
     ),
-    "successor": LET(
+    "successor": Operation(
         "({0} + 1) % {s[0]}", lambda z, k: (z + 1) % k, integers, lambda r, z: (z.size,)
     ),
-    "positive": LET(
+    "positive": Operation(
         "jnp.asarray({0} > 0, int)",
         lambda z: (z > 0).astype(int),
         lambda z: None if z.real else z._replace(size=2),
     ),
-    "together": LET(
+    "together": Operation(
         "({0} + {1}) % {s[0]}",
         lambda z, w, k: (z + w) % k,
         lambda z, w, k: z if z == w and not z.real else None,
         lambda rng, z, w: (z.size,),
     ),
-    "beyond": LET(
+    "beyond": Operation(
         "jnp.asarray({0} > {s[0]}, int)",
         lambda x, c: (x.real > c).astype(int),
         lambda x, c: x._replace(size=2) if x.real else None,
         lambda rng, x: (round(rng.uniform(-1, 1), 4),),
         rough=True,
     ),
-    "select": LET(
+    "select": Operation(
         "jnp.where({0} == {s[0]}, {1}, {2})",
         lambda z, x, y, k: np.where(z == k, x, y),
         selected,
         lambda rng, z, x, y: (int(rng.integers(2)),),
     ),
-    "choose": LET("{0}[{1}]", gather, indexed),
-    "one hot": LET(
+    "choose": Operation("{0}[{1}]", gather, indexed),
+    "one hot": Operation(
         "jax.nn.one_hot({0}, {s[0]})",
         lambda z, k: np.stack([(z == i) + 0j for i in range(k)]),
         lambda z, k: counted(z),
         lambda rng, z: (z.size,),
     ),
     # rearrangements
-    "reverse": LET("{0}[::-1]", lambda x: x[::-1], vector),
-    "flip": LET("jnp.flip({0}, 0)", lambda x: x[::-1], vector),
-    "roll": LET("jnp.roll({0}, 1, 0)", lambda x: np.roll(x, 1, 0), vector),
-    "permute": LET(
+    "reverse": Operation("{0}[::-1]", lambda x: x[::-1], vector),
+    "flip": Operation("jnp.flip({0}, 0)", lambda x: x[::-1], vector),
+    "roll": Operation("jnp.roll({0}, 1, 0)", lambda x: np.roll(x, 1, 0), vector),
+    "permute": Operation(
         "{0}[jnp.array({s[0]}, int)]",
         lambda x, p: x[p],
         lambda x, p: vector(x, len(p)),
         permutation,
     ),
-    "rest": LET(
+    "rest": Operation(
         "{0}[1:]", lambda x: x[1:], lambda x: vector(x, x.shape[0] - 1 if x.shape else 0, 1)
     ),
-    "front": LET(
+    "front": Operation(
         "{0}[:-1]", lambda x: x[:-1], lambda x: vector(x, x.shape[0] - 1 if x.shape else 0, 1)
     ),
-    "every other": LET(
+    "every other": Operation(
         "{0}[::2]", lambda x: x[::2], lambda x: vector(x, (x.shape[0] + 1) // 2 if x.shape else 0)
     ),
-    "element": LET("{0}[{s[0]}]", lambda x, i: x[i], lambda x, i: inner(x, 1), place),
-    "stack": LET("jnp.stack([{0}, {1}])", lambda x, y: np.stack([x, y]), one_more),
-    "concatenate": LET("jnp.concatenate([{0}, {1}])", lambda x, y: np.concatenate([x, y]), joined),
-    "put": LET(
+    "element": Operation("{0}[{s[0]}]", lambda x, i: x[i], lambda x, i: inner(x, 1), place),
+    "stack": Operation("jnp.stack([{0}, {1}])", lambda x, y: np.stack([x, y]), one_more),
+    "concatenate": Operation(
+        "jnp.concatenate([{0}, {1}])", lambda x, y: np.concatenate([x, y]), joined
+    ),
+    "put": Operation(
         "{0}.at[{s[0]}].set({1})",
         placed,
         lambda x, y, i: x if x.real and inner(x, 1) == y else None,
         place,
     ),
-    "spread": LET(
+    "spread": Operation(
         "jnp.broadcast_to({0}, {s[0]})",
         lambda x, shape: np.broadcast_to(x, (*shape, x.shape[-1])),
         lambda x, shape: x._replace(shape=shape) if not x.shape else None,
         lambda rng, x: ((int(rng.integers(1, 4)),),),
     ),
-    "repeat": LET(
+    "repeat": Operation(
         "jnp.repeat({0}, 2, 0)",
         lambda x: np.repeat(x, 2, 0),
         lambda x: vector(x, 2 * x.shape[0]) if x.shape and x.shape[0] < 3 else None,
     ),
-    "transpose": LET(
+    "transpose": Operation(
         "{0}.T",
         lambda x: np.swapaxes(x, 0, 1),
         lambda x: x._replace(shape=x.shape[::-1]) if len(x.shape) == 2 else None,
     ),
-    "ravel": LET(
+    "ravel": Operation(
         "{0}.ravel()",
         lambda x: x.reshape(-1, x.shape[-1]),
         lambda x: x._replace(shape=(x.shape[0] * x.shape[1],)) if len(x.shape) == 2 else None,
     ),
     # what mixes lanes
-    "sum": LET("jnp.sum({0}, 0)", lambda x: np.sum(x, 0), lambda x: inner(x) if x.real else None),
-    "total": LET(
+    "sum": Operation(
+        "jnp.sum({0}, 0)", lambda x: np.sum(x, 0), lambda x: inner(x) if x.real else None
+    ),
+    "total": Operation(
         "jnp.sum({0})",
         lambda x: np.sum(x.reshape(-1, x.shape[-1]), 0),
         lambda x: Type() if x.real and x.shape else None,
     ),
-    "mean": LET(
+    "mean": Operation(
         "jnp.mean({0}, 0)", lambda x: np.mean(x, 0), lambda x: inner(x, 1) if x.real else None
     ),
-    "prod": LET(
+    "prod": Operation(
         "jnp.prod({0}, 0)", lambda x: np.prod(x, 0), lambda x: inner(x) if x.real else None
     ),
-    "cumsum": LET("jnp.cumsum({0}, 0)", lambda x: np.cumsum(x, 0), lambda x: same(x) and vector(x)),
-    "differences": LET(
+    "cumsum": Operation(
+        "jnp.cumsum({0}, 0)", lambda x: np.cumsum(x, 0), lambda x: same(x) and vector(x)
+    ),
+    "differences": Operation(
         "{0}[1:] - {0}[:-1]",
         lambda x: x[1:] - x[:-1],
         lambda x: same(x) and vector(x, x.shape[0] - 1 if x.shape else 0, 1),
     ),
-    "outer": LET(
+    "outer": Operation(
         "{0}[:, None] * {1}[None, :]",
         lambda x, y: x[:, None] * y[None, :],
         lambda x, y: (
@@ -311,20 +316,20 @@ TABLE: dict[str, Operation] = {
             else None
         ),
     ),
-    "dot": LET(
+    "dot": Operation(
         "jnp.dot({0}, {1})",
         lambda x, y: np.sum(x * y, 0),
         lambda x, y: Type() if x == y and x.real and len(x.shape) == 1 else None,
     ),
-    "matrix": LET(
+    "matrix": Operation(
         f"jnp.array({ROWS}) @ {{0}}",
         lambda x: np.array(ROWS) @ x,
         product,
     ),
-    "logsumexp": LET(
+    "logsumexp": Operation(
         "jax.nn.logsumexp({0}, 0)", logsumexp, lambda x: inner(x, 1) if x.real else None
     ),
-    "softmax": LET(
+    "softmax": Operation(
         "jax.nn.softmax({0})", softmax, lambda x: x if x.real and x.shape and x.shape[-1] else None
     ),
 }
