@@ -148,7 +148,7 @@ MECHANISMS = {
         "ScoreFunction-bernoulli-event",
         "RejectionReparam-chi2",
     ],
-    "particle axis": ["Enumerate-bernoulli-batch", "WithoutReplacement2-one-hot"],
+    "particle axis": ["Enumerate-bernoulli-batch", "WithoutReplacement2-bernoulli"],
     "worlds": [
         *("MeasureValued-bernoulli-batch", "MeasureValued-exponential"),
         *("StochasticTriple-bernoulli", "StochasticTriple-geometric"),
