@@ -217,6 +217,7 @@ def test_a_family_stays_what_it_is():
     assert type(found["x"]).__name__ == "CategoricalProbs"
 
 
+@pytest.mark.law
 def test_draws_in_the_tail():
     """Rare values of mass 0.01 together have that mass; with coarse noise they have half."""
     rare = jnp.full(99_999, jnp.log(0.01 / 99_999))
