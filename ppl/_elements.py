@@ -1,6 +1,6 @@
 """Elements of one site that flags leave out, in the parameters of its distribution and its data.
 
-A parameter of an element that is left out is replaced by that of the first one that is not: then
+A parameter of an element that is left out is replaced by that of the last one that is not: then
 nothing there is infinite or no number, and what elements share has no derivative from it. Which
 dimensions of a parameter are those of a batch follows from what the distribution states of itself
 (`arg_constraints`); a parameter of which nothing is stated stays what it is.
@@ -140,8 +140,9 @@ def _other(leaf: Any, parameter: _Parameter) -> jax.Array | None:
         return None
     batch = jnp.broadcast_shapes(parameter.flag.shape, lead)
     flag, skipped = jnp.broadcast_to(parameter.flag, batch), len(batch) - len(lead)
-    first = jnp.unravel_index(jnp.argmax(flag), batch)[skipped:]
-    other = leaf[tuple(i if n > 1 else 0 for i, n in zip(first, lead, strict=True))]
+    last = jnp.max(jnp.where(flag.ravel(), jnp.arange(flag.size), 0))
+    places = zip(jnp.unravel_index(last, batch)[skipped:], lead, strict=True)
+    other = jnp.asarray(leaf)[tuple(i if n > 1 else 0 for i, n in places)]
     shared = [i for i in range(len(batch)) if i < skipped or lead[i - skipped] == 1]
     counts = jnp.any(flag, axis=shared).reshape(lead + (1,) * parameter.event_dim)
     return jnp.where(counts, leaf, identities.gated(other, jnp.asarray(False)))

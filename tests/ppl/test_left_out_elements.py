@@ -159,6 +159,23 @@ def test_a_table_of_the_batch_s_length_is_no_parameter_of_elements():
     close(jax.jit(jax.grad(program))(mean), (data[0] - mean) + (data[2] - mean) / 2.0)
 
 
+def test_exact_evidence_beside_constant_parameters():
+    """x ~ N(0, t²), y ~ N(x, s²) of known scales."""
+    scales = np.array([1.0, 3.0, 2.0], np.float32)
+    data = jnp.array([1.0, NAN, 2.0])
+
+    def program(t):
+        x = sample("x", dist.Normal(0.0, t))
+        ppl.mask(lambda: sample("y", dist.Normal(x * jnp.ones(3), scales), obs=data), SEEN)()
+
+    def exact(t):
+        cov = t**2 + jnp.diag(jnp.array([1.0, 4.0]))
+        return dist.MultivariateNormal(jnp.zeros(2), cov).log_prob(data[KEPT])
+
+    evidence = lambda t: Exact().log_evidence(ppl.Target(partial(program, t), {}))
+    close(jax.value_and_grad(evidence)(1.3), jax.value_and_grad(exact)(1.3), rtol=1e-3)
+
+
 # --- compound sites -------------------------------------------------------------------------------
 
 
