@@ -11,15 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jax
+
 from . import _internals as internals
 from .errors import InvalidDistribution, ProgramError, SiteFailure
 
 
 @contextmanager
 def told_of_site(address: str, where: str) -> Iterator[None]:
-    """Whatever is raised inside by a site's distribution or estimator is a `SiteFailure`."""
+    """Whatever is raised inside by a site's distribution or estimator is a `SiteFailure`.
+
+    It runs by JAX's standard rule of promotion: NumPyro's samplers and densities need it.
+    """
     try:
-        yield
+        with jax.numpy_dtype_promotion("standard"):
+            yield
     except ProgramError:
         raise
     except Exception as failure:

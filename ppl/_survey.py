@@ -27,7 +27,8 @@ def survey(program: Callable, look: Callable[[Any], Any], *args: Any, **kwargs: 
 
     It is given the distribution as one lane of the site sees it, with traced arrays, and must
     return something static: nothing is computed. An address of a `marginal` or `normalize` program
-    is looked at where it is drawn. An address may come several times, as from several branches.
+    is looked at where it is drawn, and None is found where it is observed. An address may come
+    several times, as from several branches.
 
     ```python
     >>> import ppl, numpyro.distributions as dist
@@ -38,24 +39,29 @@ def survey(program: Callable, look: Callable[[Any], Any], *args: Any, **kwargs: 
 
     ```
     """
-    staged = stage(program, *args, **kwargs)
-    return [_seen(eqn, certain, look) for eqn, certain in _sites(staged.jaxpr)]
+    return list(_looked(stage(program, *args, **kwargs).jaxpr, look))
 
 
-def _sites(
-    jaxpr: Any, certain: bool = True, wanted: Container[Path] | None = None
-) -> Iterator[tuple[Any, bool]]:
+def _looked(
+    jaxpr: Any,
+    look: Callable[[Any], Any],
+    certain: bool = True,
+    wanted: Container[Path] | None = None,
+) -> Iterator[Seen]:
     for eqn in filter(internals.has_sites, jaxpr.eqns):
         kind = internals.kind(eqn)
-        if kind == "compound":
-            drawn = {site.path for site in eqn.params["sites"] if not site.observed}
-            body = eqn.params["bodies"][0]
-            yield from _sites(body, certain, drawn if wanted is None else wanted)
+        if kind == "compound" and wanted is None:
+            sites = eqn.params["sites"]
+            yield from (Seen(site, None, False) for site in sites if site.observed)
+            drawn = {site.path for site in sites if not site.observed}
+            yield from _looked(eqn.params["bodies"][0], look, certain, drawn)
+        elif kind == "compound":
+            yield from _looked(eqn.params["bodies"][0], look, certain, wanted)
         elif kind != "sample":
             for body in internals.bodies(eqn):
-                yield from _sites(body, certain and kind != "cond", wanted)
+                yield from _looked(body, look, certain and kind != "cond", wanted)
         elif wanted is None or eqn.params["site"].path in wanted:
-            yield eqn, certain
+            yield _seen(eqn, certain, look)
 
 
 def _seen(eqn: Any, certain: bool, look: Callable[[Any], Any]) -> Seen:

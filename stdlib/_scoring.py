@@ -6,7 +6,7 @@ cost nothing, others have density zero outside, and those that are known not to 
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import ppl
@@ -17,17 +17,20 @@ from ._supports import contains, support_of
 Program = TypeVar("Program", bound=Callable)
 
 
-def check_unobserved(guide: Callable, *args: Any, what: str = "guide") -> None:
-    """Raises `ObservedGuide` where a program that is to draw has an observed site."""
-    for node in ppl.show(guide, *args).sites:
-        if node.site.observed:
-            raise ObservedGuide(
-                f"The {what} observes site {node.site.address!r} at {node.site.where} (by obs=, "
-                "ppl.condition, a factor, or a marginal that keeps nothing). The density of what "
-                f"it draws has no such term, and with it the {what} is not normalised. Put the "
-                "site into the model; for draws from a posterior, write ppl.normalize(program, "
-                "observed, algorithm)."
-            )
+def check_unobserved(guide: Callable) -> None:
+    """Raises `ObservedGuide` where a guide has an observed site."""
+    _check_unobserved(ppl.survey(guide, lambda distribution: None), "guide")
+
+
+def _check_unobserved(sites: Iterable[ppl.Seen], what: str) -> None:
+    for site in (seen.site for seen in sites if seen.site.observed):
+        raise ObservedGuide(
+            f"The {what} observes site {site.address!r} at {site.where} (by obs=, "
+            "ppl.condition, a factor, or a marginal that keeps nothing). The density of what "
+            f"it draws has no such term, and with it the {what} is not normalised. Put the "
+            "site into the model; for draws from a posterior, write ppl.normalize(program, "
+            "observed, algorithm)."
+        )
 
 
 def at_draws_of(
@@ -45,9 +48,10 @@ def at_draws_of(
     **Raises** `ObservedGuide` where the sampler observes; `SupportMismatch` where the support of
     one of its sites is known not to be within that of the program's.
     """
-    check_unobserved(sampler, *args, what=what)
+    sites = ppl.survey(sampler, support_of, *args)
+    _check_unobserved(sites, what)
     drawn = defaultdict(list)
-    for seen in ppl.survey(sampler, support_of, *args):
+    for seen in sites:
         drawn[seen.site.path].append(seen)
     unproved = []
     for outer in ppl.survey(program, support_of):

@@ -21,7 +21,7 @@ def scanned(t):
     def step(c, _):
         s = sample("s", dist.Categorical(logits=jnp.stack([t, c, 0.0 * t])), Enumerate())
         x = sample("x", dist.Normal(t, 1.0))
-        return s.astype(c.dtype), (x * s).astype(c.dtype)
+        return s.astype(c.dtype), (x * s.astype(x.dtype)).astype(c.dtype)
 
     end, costs = lax.scan(step, t, length=3)
     return end + jnp.sum(costs)
@@ -41,8 +41,9 @@ def branched(t):
 
 
 def checkpointed(t):
-    b = 1.0 * sample("b", dist.Bernoulli(jnp.stack([t, t])), Enumerate())
-    inner = lambda t, b: (t, jnp.sum(b) * sample("c", dist.Bernoulli(t), MeasureValued()))
+    b = sample("b", dist.Bernoulli(jnp.stack([t, t])), Enumerate()).astype(t.dtype)
+    c = lambda t: sample("c", dist.Bernoulli(t), MeasureValued()).astype(t.dtype)
+    inner = lambda t, b: (t, jnp.sum(b) * c(t))
     plain, read = jax.checkpoint(inner)(t, b)
     return plain + read
 
@@ -63,6 +64,7 @@ MODES = {
     "disable_jit": jax.disable_jit,
     "debug_nans": partial(jax.debug_nans, True),
     "x64": partial(jax.enable_x64, True),
+    "strict promotion": partial(jax.numpy_dtype_promotion, "strict"),
 }
 
 
