@@ -154,9 +154,10 @@ def test_evidence_of_a_filter_is_that_of_the_kalman_filter(name):
 
 
 def assert_evidence(algorithm):
-    program = ppl.marginal(lambda: linear_gaussian(0.9), "y", algorithm)
-    estimate = ppl.expectation(lambda: ppl.log_density(program, {"y": Y}))
-    ratios = jnp.exp(jax.jit(jax.vmap(estimate))(jax.random.split(KEY, 20_000)) - kalman(0.9, Y))
+    program = ppl.marginal(linear_gaussian, "y", algorithm)
+    estimate = ppl.expectation(lambda a: ppl.log_density(program, {"y": Y}, a))
+    run = jax.jit(jax.vmap(estimate, (0, None)))
+    ratios = jnp.exp(run(jax.random.split(KEY, 20_000), 0.9) - kalman(0.9, Y))
     assert abs(ratios.mean() - 1.0) < 5 * ratios.std() / 20_000**0.5
 
 
