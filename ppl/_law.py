@@ -73,6 +73,12 @@ def stated(thing: Any, name: str) -> Any:
         return None
 
 
+def is_masked(distribution: Any) -> bool:
+    """Whether it, or a part of it, may be masked."""
+    masked = lambda part: is_a(part, "MaskedDistribution") and part._mask is not True  # noqa: E731
+    return any(map(masked, jax.tree.leaves(distribution, is_leaf=masked)))
+
+
 def is_discrete(distribution: Any) -> bool:
     """Whether its support is said to be discrete."""
     return bool(stated(stated(distribution, "support"), "is_discrete"))

@@ -7,6 +7,7 @@ import jax
 
 from . import _internals as internals
 from ._address import Path
+from ._law import is_masked
 from ._site import Site, read_call
 from ._stage import stage
 
@@ -68,8 +69,8 @@ def _seen(eqn: Any, certain: bool, look: Callable[[Any], Any]) -> Seen:
     site, seen = eqn.params["site"], []
 
     def lane(operands):
-        counts = certain and not operands.masks and not operands.active
-        seen.append(Seen(site, look(operands.distribution), counts))
+        masked = operands.masks or operands.active or is_masked(operands.distribution)
+        seen.append(Seen(site, look(operands.distribution), certain and not masked))
         return ()
 
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]

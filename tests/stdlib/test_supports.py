@@ -19,7 +19,7 @@ from stdlib.inference import AIS, HMC, NUTS, SMC, Importance, RandomWalk, chain
 from stdlib.testing import assert_unbiased
 
 KEY = jax.random.key(11)
-to = dist.transforms.biject_to
+to, AffineTransform = dist.transforms.biject_to, dist.transforms.AffineTransform
 made = dist.TransformedDistribution
 
 # --- supports -------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ PAIRS = [
     # not known while tracing: bounds in arrays, a point mass, a part of what a transform maps to
     (dist.Uniform(0.0, jnp.ones(2)), BETA, None), (HALF, dist.Uniform(0.0, jnp.ones(2)), True),
     (HALF, dist.Uniform(jnp.zeros(2), 1.0), None), (HALF, dist.Delta(1.0), None),
-    (UNIT, made(BETA, dist.transforms.AffineTransform(0.2, 0.5)), None),
+    (UNIT, made(BETA, AffineTransform(0.2, 0.5)), None),
     (NORMAL, dist.Delta(1.0), True),
 ]  # fmt: skip
 
@@ -193,6 +193,11 @@ def test_masked_sites_are_looked_at_where_they_count():
     guide = lambda: sample("z", dist.Normal(-3.0, 0.1))
     bound = lambda flag: ppl.seed(lambda: objectives.elbo(partial(model, flag), guide, {}))(KEY)
     assert bound(True) == -jnp.inf and jnp.isfinite(bound(False))
+    row = HALF.expand([2]).mask(jnp.array([False, True])).to_event(1)
+    around = lambda m: lambda: sample("z", made(NORMAL.expand([2]), AffineTransform(m, 0.1)))
+    bound = lambda m: objectives.elbo(lambda: sample("z", row), around(jnp.array(m)), {})
+    assert ppl.seed(bound)(KEY, [3.0, -3.0]) == -jnp.inf
+    assert jnp.isfinite(ppl.seed(bound)(KEY, [-3.0, 3.0]))
 
 
 @pytest.mark.parametrize(("name", "options"), [*OBJECTIVES.items()])
@@ -214,7 +219,7 @@ def test_outside_a_support_that_moves_the_density_is_zero(name, options):
 
 
 def test_point_masses_and_parts_of_a_transform_are_looked_at():
-    moved = made(BETA, dist.transforms.AffineTransform(0.2, 0.5))
+    moved = made(BETA, AffineTransform(0.2, 0.5))
     model = lambda: sample("scale", UNIT)
     bound = lambda q: ppl.seed(lambda: objectives.elbo(model, lambda: sample("scale", q), {}))(KEY)
     assert jnp.isfinite(bound(moved)) and jnp.isfinite(bound(dist.Delta(0.4)))
