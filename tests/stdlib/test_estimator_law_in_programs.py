@@ -48,8 +48,9 @@ def test_law_upstream_of_every_other(first):
 
 @pytest.mark.parametrize("place", range(len(OF_EACH_MECHANISM)), ids=OF_EACH_MECHANISM)
 def test_law_of_mechanisms_upstream_of_each_other(place):
+    """Each upstream of itself and of half of the others."""
     of_each = [site for site in REPRESENTATIVES if site.id in OF_EACH_MECHANISM]
-    of_two(of_each[place], of_each)
+    of_two(of_each[place], (of_each[place:] + of_each[:place])[:4])
 
 
 @pytest.mark.parametrize("site", parameters(REPRESENTATIVES, OF_EACH_MECHANISM))
