@@ -15,7 +15,7 @@ from .lanes import deps_of, moved
 from .measure import second_derivative
 from .terms import Term, Terms, forgotten
 from .value import Val, event_shape, placed, segment, widen
-from .weigh import axis_of, guarded_product, summed, weighted
+from .weigh import axis_of, guarded_product, quiet_product, summed, weighted
 
 
 def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -> jax.Array:
@@ -103,10 +103,12 @@ def _perturbed(
     lanes = [places[d] for d in range(len(site.lanes)) if d not in own.form]
     rank = len(event_shape(val))
 
+    times = quiet_product if val.unbounded else guarded_product
+
     def fn(here, there, weight):
         weight = placed(weight, lanes, rank, lead=1)
         if chances is not None:
-            return [jnp.sum(guarded_product(weight, jnp.append(here[None], there, 0)), axis=0)]
+            return [jnp.sum(times(weight, jnp.append(here[None], there, 0)), axis=0)]
         if not context.allow_biased:
             here, weight = _without_mixed_derivatives(here, weight, site)
         change = stop_gradient(there - here)

@@ -59,7 +59,7 @@ def _cond(eqn, vals, keys, context):
     if index.axes or apart or any(kind.particles > 1 for kind in kinds):
         return _predicated(bodies, index, operands, keys, context)
     axes = union_axes(everything)
-    sizes = axis_sizes(everything, axes)
+    sizes, unbounded = axis_sizes(everything, axes), set()
 
     def branch(body):
         def taken(keys, arrays):
@@ -67,6 +67,7 @@ def _cond(eqn, vals, keys, context):
             args = [v._replace(array=a, small=None) for v, a in zip(operands, arrays, strict=True)]
             jaxpr, closed = body
             outs = body_values(inner, jaxpr, closed, args, keys)
+            unbounded.update(i for i, v in enumerate(outs) if v.unbounded)
             return [broadcast(v, axes, sizes) for v in outs], _whole(inner, kinds, axes, sizes)
 
         return taken
@@ -74,7 +75,7 @@ def _cond(eqn, vals, keys, context):
     arrays = [v.array for v in operands]
     outs, whole = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
     deps = _compound(everything, kinds, whole, axes, context)
-    return [Val(out, axes, *deps) for out in outs]
+    return [Val(out, axes, *deps, unbounded=i in unbounded) for i, out in enumerate(outs)]
 
 
 class _Whole(NamedTuple):

@@ -108,7 +108,9 @@ class Steps:
         pieces = [broadcast(val, axes, sizes) for val in (alone, rest)]
         array = jnp.concatenate(pieces[::-1] if self.loop.reverse else pieces, axis=len(axes))
         known = first.known if first.known == rest.known else None
-        return Val(array, axes, *joined([deps_of(alone), deps_of(rest)]), known=known)
+        unbounded = first.unbounded or rest.unbounded
+        deps = joined([deps_of(alone), deps_of(rest)])
+        return Val(array, axes, *deps, known=known, unbounded=unbounded)
 
     def _run(self, carry: Sequence[Val], step: Any) -> tuple[list[Val], list[Opened]]:
         """The body's outputs at one step and its sites; their shapes are kept."""
@@ -195,7 +197,8 @@ class Steps:
             shape = (count, *axis_sizes(inside, own), *event_shape(old))
             worlds = Worlds(jax.ShapeDtypeStruct(shape, struct.dtype), own, segments)
         known = old.known if old.known == new.known else None
-        return Val(struct, axes, deps.sites, deps.lanes, worlds, known)
+        unbounded = old.unbounded or new.unbounded
+        return Val(struct, axes, deps.sites, deps.lanes, worlds, known, unbounded)
 
     def _lost(self, axes: tuple[Axis, ...], deps: Any) -> bool:
         """Whether particles of each lane would be carried where lanes are mixed."""
@@ -216,7 +219,7 @@ class Steps:
             wide = widen(val, meta.worlds.segments)
             spread = spread_worlds(wide, axes, axis_sizes([meta.worlds], axes))
             worlds = meta.worlds._replace(array=spread)
-        return Val(array, meta.axes, meta.sites, meta.lanes, worlds)
+        return Val(array, meta.axes, meta.sites, meta.lanes, worlds, unbounded=meta.unbounded)
 
     def _ended(self, val: Val) -> Val:
         deps = ended(deps_of(val), self.level)
@@ -257,7 +260,7 @@ def _leading_steps(val: Val) -> tuple:
 
 def _same_meta(a: Val, b: Val) -> bool:
     worlds = [v.worlds and v.worlds[1:] for v in (a, b)]
-    return a[1:4] == b[1:4] and worlds[0] == worlds[1] and a.known == b.known
+    return a[1:4] == b[1:4] and worlds[0] == worlds[1] and a[5:] == b[5:]
 
 
 def _at_once(body: Callable, start: Any, steps: Any, loop: Loop) -> tuple[Any, Any, Any]:

@@ -62,7 +62,7 @@ def emitted(eqn: Any, vals: Sequence[Val]) -> Callable:
         return plain
     factors = [val.unbounded for val in vals]
     guarded = [kind != "mul" or factors[1 - i] for i in range(len(vals))]
-    return lambda *arrays: [_quiet(plain, guarded)(*arrays)] if any(guarded) else plain(*arrays)
+    return lambda *arrays: [quiet(plain, guarded)(*arrays)] if any(guarded) else plain(*arrays)
 
 
 def _run_quietly(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
@@ -78,15 +78,15 @@ def _run_quietly(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
     return [out.array if isinstance(out, Val) else out for out in outs]
 
 
-def _quiet(plain: Callable, guarded: Sequence[bool]) -> Callable:
+def quiet(plain: Callable, guarded: Sequence[bool]) -> Callable:
     """An elementwise function whose derivatives, where `guarded`, are `share`s."""
 
     @jax.custom_jvp
-    def quiet(*arrays):
+    def function(*arrays):
         return plain(*arrays)[0]
 
     def rule(arrays, tangents):
-        out, total = quiet(*arrays), None
+        out, total = function(*arrays), None
         for i, tangent in enumerate(tangents):
             if type(tangent) is jax.custom_derivatives.SymbolicZero:
                 continue
@@ -95,8 +95,8 @@ def _quiet(plain: Callable, guarded: Sequence[bool]) -> Callable:
             total = term if total is None else total + term
         return out, jnp.zeros_like(out) if total is None else total
 
-    quiet.defjvp(rule, symbolic_zeros=True)
-    return quiet
+    function.defjvp(rule, symbolic_zeros=True)
+    return function
 
 
 def _tangent(of_one: Callable, x: Any, tangent: Any, out: Any, guarded: bool) -> Any:

@@ -10,12 +10,17 @@ from .context import Context, conformed
 from .dimensions import ANTICAUSAL, EXACT, Along
 from .lanes import Deps, Relation, joined, moved
 from .value import NOW, Axis, Val, each_array, event_shape, placed
+from .vanishing import quiet
 
 
 def guarded_product(weight: Any, term: Any) -> Any:
     """A particle of weight zero contributes zero even where its term is infinite."""
     impossible = (weight == 0) & ~jnp.isfinite(term)
     return weight * jnp.where(impossible, 0.0, term)
+
+
+quiet_product = quiet(lambda *pair: [guarded_product(*pair)], [True, False])
+"""The same for a term that may be infinite: what nothing comes back to passes back nothing."""
 
 
 class Semiring(NamedTuple):
@@ -90,8 +95,10 @@ def multiplied(
             weight = _running_product(weight, d, along.how == ANTICAUSAL, context)
     places, rank = [along.dim for along in apart], len(event_shape(val))
 
+    times = quiet_product if ring is NUMBERS and val.unbounded else ring.times
+
     def fn(term, weight):
-        return [ring.times(placed(weight, places, rank), term)]
+        return [times(placed(weight, places, rank), term)]
 
     def through(deps):
         return [joined([deps[0], moved(deps[1], lambda d: places[d])])]

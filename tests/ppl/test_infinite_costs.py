@@ -74,6 +74,72 @@ def test_in_loops_and_lanes(around):
     np.testing.assert_allclose(found, jax.value_and_grad(exact)(T), rtol=1e-5)
 
 
+def two(t):
+    """Costs of two states, both infinite where they are not reached."""
+    other = dist.Categorical(probs=jnp.stack([t, 1.0 - t, 0.0 * t]))
+    return jnp.log(t * (2.0 - state(t))), 1.0 / (2.0 - sample("b", other, Enumerate()))
+
+
+def read_by_a_branch(t):
+    cost = jnp.multiply(*two(t))
+    return lax.cond(t > 0, lambda: sample("x", dist.Delta(1.0)) * cost, lambda: t)
+
+
+PRODUCT = lambda t, a, b: a * b
+JOINT = {
+    "a product": (lambda t: jnp.multiply(*two(t)), PRODUCT),
+    "the square of a sum": (lambda t: jnp.add(*two(t)) ** 2, lambda t, a, b: (a + b) ** 2),
+    "in a checkpoint": (jax.checkpoint(lambda t: jnp.multiply(*two(t))), PRODUCT),
+    "in a branch": (lambda t: lax.cond(t > 0, lambda: jnp.multiply(*two(t)), lambda: t), PRODUCT),
+    "read by a branch": (read_by_a_branch, PRODUCT),
+    "carried": (
+        lambda t: lax.scan(lambda c, _: (c + jnp.add(*two(t)), None), t, length=2)[0],
+        lambda t, a, b: t + 2.0 * (a + b),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_states_that_meet_at_a_cost(name):
+    program, cost = JOINT[name]
+
+    def exact(t):
+        pairs = [(p, q, k, m) for p, k in ((t, 2), (1 - t, 1)) for q, m in ((t, 2), (1 - t, 1))]
+        return sum(p * q * cost(t, jnp.log(t * k), 1.0 / m) for p, q, k, m in pairs)
+
+    found = jax.jit(jax.value_and_grad(lambda t: ppl.expectation(program)(KEY, t)))(T)
+    np.testing.assert_allclose(found, jax.value_and_grad(exact)(T), rtol=1e-5)
+
+
+def chain(t, cost):
+    """Costs of three states, of which the third is never reached; from there all would be."""
+    rows = jnp.stack([jnp.stack([t, 1 - t, 0 * t]), jnp.stack([1 - t, t, 0 * t]), jnp.ones(3) / 3])
+
+    def step(before, _):
+        now = sample("k", dist.Categorical(probs=rows[before]), Enumerate())
+        return now, cost(2.0 - before, 2.0 - now)
+
+    return jnp.sum(lax.scan(step, 0, length=3)[1])
+
+
+CHAINED = [lambda b, n: jnp.log(n), lambda b, n: jnp.log(n) / b, lambda b, n: jnp.sqrt(n) * b]
+
+
+@pytest.mark.parametrize("cost", CHAINED, ids=["log", "quotient", "square root"])
+def test_states_of_a_chain_that_are_never_reached(cost):
+    def exact(t):
+        p, total = jnp.array([1.0, 0.0]), 0.0
+        for _ in range(3):
+            rows = jnp.stack([jnp.stack([t, 1 - t]), jnp.stack([1 - t, t])])
+            table = jnp.stack([jnp.stack([cost(b, n) for n in (2.0, 1.0)]) for b in (2.0, 1.0)])
+            total, p = total + jnp.sum(p[:, None] * rows * table), p @ rows
+        return total
+
+    estimate = lambda t: ppl.expectation(lambda t: chain(t, cost))(KEY, t)
+    found = jax.jit(jax.value_and_grad(estimate))(T)
+    np.testing.assert_allclose(found, jax.value_and_grad(exact)(T), rtol=1e-5)
+
+
 @pytest.mark.parametrize("estimator", [StochasticTriple(), MeasureValued()])
 def test_a_perturbation_of_infinite_cost_adds_nothing(estimator):
     cost = lambda t: t + jnp.log(1.0 - sample("x", dist.Bernoulli(0.0 * t), estimator))
