@@ -303,7 +303,12 @@ def written_by_user(eqn: Any) -> bool:
 def _frames(eqn: Any) -> list[Any]:
     """The frames outside of JAX, and of what batches control flow in JAX's place."""
     frames = source_info_util.user_frames(eqn.source_info.traceback)
-    return list(itertools.dropwhile(lambda frame: frame.file_name in _BATCHING, frames))
+    return list(itertools.dropwhile(lambda frame: _stands_between(frame.file_name), frames))
+
+
+def _stands_between(file: str) -> bool:
+    """Whether a file has frames between JAX's and the user's: rules for JAX, checks of types."""
+    return file in _BATCHING or file.startswith("<@") or f"{os.sep}jaxtyping{os.sep}" in file
 
 
 _LIBRARIES = ("jax", "equinox", "jaxtyping", "numpyro", "beartype", "optax", "flowjax")

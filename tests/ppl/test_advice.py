@@ -391,6 +391,7 @@ ADVICE = {
 }
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("name", ADVICE)
 def test_advice_that_is_followed_works(name):
     error = getattr(errors, name)

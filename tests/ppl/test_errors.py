@@ -12,7 +12,6 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -224,14 +223,6 @@ OBJECTIVES = [
 # --- the tests ------------------------------------------------------------------------------------
 
 ROWS = [*STATEMENTS, *DUPLICATES, *CHOICES, *OBJECTIVES, *CONTROL, *MARGINALS, *ESTIMATORS]
-
-
-@pytest.fixture
-def unchecked_types():
-    """As for a user: the type checker, which runs under test only, would speak first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked_types")
