@@ -70,6 +70,17 @@ def proposed_by(proposal: Callable, program: Program, *args: Any) -> Program:
     return at_draws_of(proposal, program, *args, what="proposal", by="target")
 
 
+def at_choices_of(program: Callable, proposal: Program, *args: Any) -> Program:
+    """The proposal, to be scored at a target's choices: of what it never draws, density zero."""
+    drawn = defaultdict(list)
+    for seen in ppl.survey(program, support_of):
+        drawn[seen.site.path].append(seen.found)
+    sites = ppl.survey(proposal, support_of, *args)
+    fits = lambda seen: all(contains(seen.found, inner) for inner in drawn[seen.site.path])  # noqa: E731
+    unproved = [seen.site.address for seen in sites if not fits(seen)]
+    return ppl.bounded(proposal, unproved) if unproved else proposal
+
+
 def _mismatch(inner: ppl.Seen, outer: ppl.Seen, what: str, by: str) -> SupportMismatch:
     q, p = inner.found, outer.found
     return SupportMismatch(

@@ -21,7 +21,7 @@ from jax import lax
 import ppl
 from ppl import StateSpace, Target, condition, intervene, log_density, sample, simulate
 
-from .._scoring import proposed_by
+from .._scoring import at_choices_of, proposed_by
 from ._weights import effective_size, taken, with_first, with_last
 from .kernels import Kernel
 from .resampling import Ancestors
@@ -218,7 +218,9 @@ class _Filter(NamedTuple):
             gain = trace.log_likelihood
         else:
             trace = simulate(condition(step, choices))
-            log_q = log_density(proposal, choices, *self._context(lineage, at))
+            context = self._context(lineage, at)
+            scored = at_choices_of(step, proposal, *context)
+            log_q = log_density(scored, choices, *context)
             gain = trace.log_likelihood - log_q
         return self._stepped(lineage, trace.value, choices), gain
 

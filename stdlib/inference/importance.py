@@ -7,7 +7,7 @@ import jax
 
 from ppl import Target, intervene, log_density, simulate
 
-from .._scoring import proposed_by
+from .._scoring import at_choices_of, proposed_by
 from ._weighted import Weighted
 
 
@@ -23,7 +23,8 @@ class Importance(Weighted):
 
     - `num_particles`: n, at least 1.
     - `proposal`: a program over the hidden choices, called with the observed ones (a nested dict).
-      By default the target's own program, drawn forward.
+      By default the target's own program, drawn forward. What it never draws is left out of the
+      evidence: it has to draw wherever the target has a density.
 
     The index drawn is a site of its own, `"resampled"`, with a score unless `with_estimators` says
     otherwise.
@@ -56,7 +57,8 @@ class Importance(Weighted):
         """p(u, x) / r(u) at the given choices."""
         if self.proposal is None:
             return log_density(intervene(target.prior, choices), {})
-        log_r = log_density(self.proposal, choices, target.observed)
+        proposal = at_choices_of(target.prior, self.proposal, target.observed)
+        log_r = log_density(proposal, choices, target.observed)
         return self._scored(target, choices) - log_r
 
     def _scored(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:

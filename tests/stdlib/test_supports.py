@@ -274,6 +274,14 @@ def test_weights_where_data_bound_a_choice(algorithm):
     assert abs(values.mean() - EVIDENCE) < 5 * values.std() / 20_000**0.5
 
 
+def test_what_a_proposal_never_draws_has_posterior_density_zero():
+    program = lambda: sample("y", dist.Normal(sample("u", NORMAL), 1.0))
+    resampled = Importance(4, lambda _: sample("u", HALF))
+    posterior = ppl.normalize(program, {"y": 0.0}, resampled)
+    density = ppl.seed(lambda u: ppl.log_density(posterior, {"u": u}))
+    assert density(KEY, -1.0) == -jnp.inf and jnp.isfinite(density(KEY, 1.0))
+
+
 def test_proposals_draw_within_the_target():
     wide = lambda _: sample("bound", dist.Normal(2.0, 1.0))
     with pytest.raises(SupportMismatch, match=r"the proposal draws it .* the target scores it"):
