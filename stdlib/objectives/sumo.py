@@ -80,7 +80,7 @@ def sumo(
     drawn = sample("truncation", dist.CategoricalProbs(survival - jnp.append(survival[1:], 0.0)))
 
     def step(bound: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-        reached = count <= drawn + 1
+        reached = count <= 1.0 + drawn.astype(count.dtype)
         log_weight = lax.cond(reached, lambda: elbo(model, guide, observed), lambda: 0.0)
         total = num_particles + count
         parts = bound + jnp.log1p(-1.0 / total), log_weight - jnp.log(total)
