@@ -91,7 +91,7 @@ def _support(found: Mapping[str, Any], address: str) -> np.ndarray:
         raise UnsuitableEstimator(
             f"Exact() cannot list the values of {address!r}, to integrate continuous choices given "
             "each of them. Where both kinds meet, finite ones are numbers whose support does not "
-            f"depend on traced values, outside lax.cond, ppl.scale and ppl.mask. {REMEDY}"
+            f"depend on traced values, outside lax.cond. {REMEDY}"
         )
     return values.reshape(-1)
 

@@ -502,10 +502,28 @@ def test_too_many_joint_states():
         Exact().log_evidence(ppl.Target(switching, {"x": 1.0}))
 
 
+def reads_a_coin(z):
+    sample("x", dist.Normal(sample("u", dist.Normal(1.0 * z, 1.0)), 1.0))
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 2.0])
+def test_finite_choices_that_are_masked_or_scaled(factor):
+    """The factor is the power of their probabilities."""
+
+    def program():
+        coin = lambda: sample("z", dist.Bernoulli(0.3))
+        reads_a_coin(ppl.scale(coin, factor)() if factor else ppl.mask(coin, False)())
+
+    found = jax.jit(lambda: Exact().log_evidence(ppl.Target(program, {"x": 1.0})))()
+    means = jnp.exp(dist.Normal(jnp.arange(2.0), 2**0.5).log_prob(1.0))
+    exact = jnp.log(jnp.sum(jnp.array([0.7, 0.3]) ** factor * means))
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
 def test_finite_choices_that_cannot_be_listed():
-    def masked():
-        z = ppl.mask(lambda: sample("z", dist.Bernoulli(0.5)), True)()
-        sample("x", dist.Normal(sample("u", dist.Normal(1.0 * z, 1.0)), 1.0))
+    def branched():
+        coin = lambda: sample("z", dist.Bernoulli(0.5))
+        reads_a_coin(lax.cond(jnp.array(True), coin, lambda: 0))
 
     with pytest.raises(errors.UnsuitableEstimator, match="list the values of 'z'"):
-        Exact().log_evidence(ppl.Target(masked, {"x": 1.0}))
+        Exact().log_evidence(ppl.Target(branched, {"x": 1.0}))
