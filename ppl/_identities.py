@@ -6,12 +6,22 @@ Each is a primitive that costs nothing: what it says is said of derivatives alon
 from collections.abc import Sequence
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 from jax import lax
 from jax._src import core
 from jax.interpreters import ad, batching, mlir
 
 from .errors import BiasedEstimator, ReverseModeLoop
+
+
+def _lanes_first(args, dims):
+    """The operands of a batched equation, all of them with the lanes in front."""
+    (size,) = {x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None}
+    return [
+        jnp.broadcast_to(x, (size, *jnp.shape(x))) if d is None else jnp.moveaxis(x, d, 0)
+        for x, d in zip(args, dims, strict=True)
+    ]
+
 
 forward_only_p = core.Primitive("forward_only")
 forward_only_p.def_impl(lambda x, *, message: x)
@@ -100,19 +110,15 @@ def _gated_jvp(primals, tangents):
     (x, flag), (tangent, _) = primals, tangents
     if type(tangent) is ad.Zero:
         return gated_p.bind(x, flag), tangent
-    given = jax.numpy.asarray(flag)  # a literal of a jaxpr may be no array
+    given = jnp.asarray(flag)  # a literal of a jaxpr may be no array
     flags = lax.broadcast_in_dim(given, tangent.shape, range(given.ndim))
     return gated_p.bind(x, flag), lax.select(flags, tangent, lax.full_like(tangent, 0))
 
 
 def _gated_batching_rule(args, dims):
-    if dims[0] is None and args[0].size > SPREAD:
+    if dims[0] is None and jnp.size(args[0]) > SPREAD:
         return args[0], None
-    (size,) = {x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None}
-    x, flag = (
-        jax.numpy.broadcast_to(x, (size, *x.shape)) if d is None else jax.numpy.moveaxis(x, d, 0)
-        for x, d in zip(args, dims, strict=True)
-    )
+    x, flag = _lanes_first(args, dims)
     return gated_p.bind(x, flag), 0
 
 
@@ -159,12 +165,7 @@ def _share_transpose(cotangent, a, b):
 
 
 def _share_batching_rule(args, dims):
-    (size,) = {x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None}
-    a, b = (
-        jax.numpy.broadcast_to(x, (size, *x.shape)) if d is None else jax.numpy.moveaxis(x, d, 0)
-        for x, d in zip(args, dims, strict=True)
-    )
-    return share(a, b), 0
+    return share(*_lanes_first(args, dims)), 0
 
 
 ad.primitive_jvps[share_p] = _share_jvp

@@ -68,7 +68,7 @@ def _product(eqn, operands, context):
     return Terms([_bound(eqn, vals, context)])
 
 
-def _full(term: Term, shape: tuple[int, ...]) -> Term:
+def _full(term: Term, shape: tuple[Any, ...]) -> Term:
     """A term that JAX would broadcast (a scalar, dimensions of one), in the shape of the sum."""
     own = event_shape(term.val)[term.pending :]
     if own == shape:

@@ -248,7 +248,7 @@ def _constants(values: Any) -> tuple | None:
     return tuple(rows[:, 0].tolist()) if (rows == rows[:, :1]).all() else None
 
 
-def _of_elements(cost: Any, batch: tuple[int, ...], shared: bool) -> jax.Array:
+def _of_elements(cost: Any, batch: tuple[Any, ...], shared: bool) -> jax.Array:
     """A value for each element of the batch; one that is `shared` is a sum over them."""
     cost = jnp.asarray(cost)
     alone = shared and cost.ndim < len(batch)

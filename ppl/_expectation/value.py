@@ -97,7 +97,7 @@ def joint_states(vals: Sequence[Any]) -> int:
     return math.prod(axis_sizes(vals, union_axes(vals)))
 
 
-def event_shape(val: Any) -> tuple[int, ...]:
+def event_shape(val: Any) -> tuple[Any, ...]:
     """The shape without the named axes."""
     return jnp.shape(val.array)[len(val.axes) :]
 

@@ -9,6 +9,9 @@ from jax.scipy.special import log_ndtr
 
 from .probabilities import floats, log_not_exp
 
+End = jax.Array | float
+"""Where a distribution is cut off, infinity included."""
+
 
 class LeftTruncatedDistribution:
     """Above `low`."""
@@ -58,20 +61,20 @@ def _named(base: Any, table: dict[str, Any]) -> Any:
     return next((entry for name, entry in table.items() if name in names), None)
 
 
-def _by_cdf(base: Any, low: jax.Array, high: jax.Array) -> jax.Array:
+def _by_cdf(base: Any, low: End, high: End) -> jax.Array:
     """By the distribution function of a symmetric family, on the side of its smaller values."""
     low, high = _left(low, high)
     ends = (base.cdf(base.loc + base.scale * end) for end in (high, low))
     return jnp.log(next(ends) - next(ends))
 
 
-def _left(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _left(low: End, high: End) -> tuple[jax.Array, jax.Array]:
     """An interval or its mirror image, whichever lies to the left."""
     right = low + high > 0.0
     return jnp.where(right, -high, low), jnp.where(right, -low, high)
 
 
-def _normal(low: jax.Array, high: jax.Array) -> jax.Array:
+def _normal(low: End, high: End) -> jax.Array:
     low, high = _left(low, high)
     middle, width = 0.5 * (low + high), high - low
     narrow = width * jnp.maximum(1.0, jnp.abs(middle)) < 0.1
@@ -85,7 +88,7 @@ def _normal(low: jax.Array, high: jax.Array) -> jax.Array:
     return jnp.where(narrow, height, whole + jnp.where(none, 0.0, log_not_exp(ratio)))
 
 
-def _cauchy(low: jax.Array, high: jax.Array) -> jax.Array:
+def _cauchy(low: End, high: End) -> jax.Array:
     """The angle under which the interval is seen, from a distance of one."""
     left, right = jnp.isneginf(low), jnp.isposinf(high)
     a, b = jnp.where(left, 0.0, low), jnp.where(right, 0.0, high)
@@ -94,7 +97,7 @@ def _cauchy(low: jax.Array, high: jax.Array) -> jax.Array:
     return jnp.log(jnp.arctan2(across, along) / jnp.pi)
 
 
-def _laplace(low: jax.Array, high: jax.Array) -> jax.Array:
+def _laplace(low: End, high: End) -> jax.Array:
     low, high = _left(low, high)
     apart = high <= 0.0
     near, far = jnp.where(apart, high, 0.0), jnp.where(apart, low, -1.0)
@@ -104,7 +107,7 @@ def _laplace(low: jax.Array, high: jax.Array) -> jax.Array:
     return jnp.where(apart, one_side, both) - jnp.log(2.0)
 
 
-def _logistic(low: jax.Array, high: jax.Array) -> jax.Array:
+def _logistic(low: End, high: End) -> jax.Array:
     return log_sigmoid(high) + log_sigmoid(-low) + log_not_exp(low - high)
 
 

@@ -45,7 +45,7 @@ class Minibatches(NamedTuple):
 
         return lax.cond(epoch == last.epoch, lambda: last, fresh)
 
-    def take(self, data: Any, order: jax.Array, step: jax.Array) -> Any:
+    def take(self, data: Any, order: jax.Array, step: jax.Array | int) -> Any:
         """The batch of a step."""
         first = (step % self.per_epoch) * self.batch_size
         rows = lax.dynamic_slice_in_dim(order, first, self.batch_size)
