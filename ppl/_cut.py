@@ -51,8 +51,10 @@ def _feasible(support: Any, like: Any) -> Any:
     while hasattr(elements, "base_constraint"):
         elements = elements.base_constraint
     low, high = (getattr(elements, name, None) for name in ("lower_bound", "upper_bound"))
-    if is_integral(like.dtype) or (low is None and high is None):
+    if is_integral(like.dtype):
         return support.feasible_like(like)
-    if low is None or high is None:
-        return high - 1.0 if low is None else low + 1.0
+    if low is None:
+        return support.feasible_like(like) if high is None else high - 1.0
+    if high is None:
+        return low + 1.0
     return (low + high) / 2.0

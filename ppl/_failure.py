@@ -92,5 +92,5 @@ def _address_at(file: str, line: int) -> str | None:
         if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or line):
             name = getattr(node.func, "attr", getattr(node.func, "id", None))
             if name == "sample" and node.args and isinstance(node.args[0], ast.Constant):
-                found = node.args[0].value
+                found = str(node.args[0].value)
     return found

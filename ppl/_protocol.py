@@ -53,9 +53,9 @@ def _drawn(distribution: Any) -> Any:
 
 
 def _shape(distribution: Any, obs: Any) -> tuple[int, ...]:
-    parts = [getattr(distribution, name, None) for name in ("batch_shape", "event_shape")]
-    if all(isinstance(part, tuple) for part in parts):
-        return parts[0] + parts[1]
+    batch, event = (getattr(distribution, name, None) for name in ("batch_shape", "event_shape"))
+    if isinstance(batch, tuple) and isinstance(event, tuple):
+        return batch + event
     shape = getattr(distribution, "shape", None)
     stated = shape() if callable(shape) else shape
     return stated if isinstance(stated, tuple) else jnp.shape(obs) if obs is not None else ()

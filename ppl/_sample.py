@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ._address import Path, parse
 from ._estimator import Estimator, check_estimator
@@ -100,7 +101,7 @@ def coerce(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Arra
 
 def _integers(value: Any, array: jax.Array, dtype: Any, what: str, where: str) -> jax.Array:
     """Numbers at a site of integers, as these; unchanged where some are traced, or missing."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
         return array
     numbers = np.asarray(value)
     if jnp.issubdtype(array.dtype, jnp.floating):

@@ -7,7 +7,7 @@ cost nothing, others have density zero outside, and those that are known not to 
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ppl
 from ppl.errors import ObservedGuide, SupportMismatch
@@ -62,7 +62,7 @@ def at_draws_of(
             raise _mismatch(drawn[outer.site.path][0], outer, what, by)
         if not (verdicts and all(verdicts)):
             unproved.append(outer.site.address)
-    return ppl.bounded(program, unproved) if unproved else program
+    return cast(Program, ppl.bounded(program, unproved)) if unproved else program
 
 
 def proposed_by(proposal: Callable, program: Program, *args: Any) -> Program:
@@ -78,7 +78,7 @@ def at_choices_of(program: Callable, proposal: Program, *args: Any) -> Program:
     sites = ppl.survey(proposal, support_of, *args)
     fits = lambda seen: all(contains(seen.found, inner) for inner in drawn[seen.site.path])  # noqa: E731
     unproved = [seen.site.address for seen in sites if not fits(seen)]
-    return ppl.bounded(proposal, unproved) if unproved else proposal
+    return cast(Program, ppl.bounded(proposal, unproved)) if unproved else proposal
 
 
 def _mismatch(inner: ppl.Seen, outer: ppl.Seen, what: str, by: str) -> SupportMismatch:

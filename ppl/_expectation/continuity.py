@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from .. import _internals as internals
 from .._dataflow import flow, merged
@@ -198,7 +199,7 @@ def _jumping(facts: Iterable, *hows: str) -> set[Site]:
 
 
 def _moving(const: Any) -> frozenset:
-    traced = isinstance(const, jax.core.Tracer) and jnp.issubdtype(const.dtype, jnp.inexact)
+    traced = isinstance(const, Tracer) and jnp.issubdtype(const.dtype, jnp.inexact)
     return frozenset({MOVES}) if traced else frozenset()
 
 

@@ -133,6 +133,7 @@ def _without_mixed_derivatives(
 
     The difference that a weight meets has lost its own derivatives.
     """
+    assert site.site is not None
     message = second_derivative(site.site)
     return (
         identities.first_order(here, [weight], message),

@@ -91,7 +91,7 @@ class _Whole(NamedTuple):
         return sums._replace(weight=self.weight * later.weight)
 
 
-def _whole(inner: Context, kinds: Sequence[Kind], axes: Sequence[Axis], sizes: Any) -> _Whole:
+def _whole(inner: Context, kinds: Sequence[Kind], axes: tuple[Axis, ...], sizes: Any) -> _Whole:
     """The sites that were opened in a body; the same numbers in all bodies of these `kinds`."""
     weight, baseline, control = (jnp.ones(sizes), jnp.zeros((*sizes, 3)), jnp.zeros(sizes))
 

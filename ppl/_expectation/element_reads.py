@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .. import _internals as internals
 from .dimensions import BODIES, EXACT, Along, dimension_maps
@@ -86,7 +87,7 @@ def read(atom: Any, found: Mapping[Any, Reads], leaf: Callable[[Any], Reads]) ->
 
 def constant(array: Any, shape: tuple[int, ...]) -> Reads:
     """A value that does not read the site; it is known unless it is traced, or there is none."""
-    unknown = array is None or isinstance(array, jax.core.Tracer)
+    unknown = array is None or isinstance(array, Tracer)
     return Reads(np.zeros((1, *shape), bool), {}, lambda: None if unknown else np.asarray(array))
 
 
@@ -112,8 +113,8 @@ def _through(eqn: Any, ins: Sequence[Reads]) -> list[Reads]:
         held |= {v: constant(c, np.shape(c)) for v, c in zip(jaxpr.constvars, consts, strict=True)}
         found = followed(jaxpr.eqns, held, held.__getitem__)
         return [read(atom, found, held.__getitem__) for atom in jaxpr.outvars]
-    known = functools.cache(lambda: _evaluated(eqn, ins))
-    knowns = [lambda i=i: known() and known()[i] for i in range(len(eqn.outvars))]
+    known: Any = functools.cache(lambda: _evaluated(eqn, ins))
+    knowns: Any = [lambda i=i: known() and known()[i] for i in range(len(eqn.outvars))]
     if not any(reads.any for reads in ins):
         return [
             Reads(np.zeros((passes, *v.aval.shape), bool), {}, k)
@@ -144,8 +145,8 @@ def _mixed(eqn: Any, ins: Sequence[Reads]) -> list[np.ndarray]:
     for v in eqn.outvars:
         shape = v.aval.shape
         total = np.zeros((max(map(len, reading)), *shape), bool)
-        for own, places in zip(reading, maps or [None] * len(ins), strict=True):
-            places = [None] * (own.ndim - 1) if maps is None else places
+        mixed = [[None] * (own.ndim - 1) for own in reading]
+        for own, places in zip(reading, mixed if maps is None else maps, strict=True):
             total = total | _placed(own, places, shape)
         outs.append(total)
     return outs
@@ -167,7 +168,10 @@ def _placed(reading: np.ndarray, places: Sequence[Any], shape: tuple[int, ...]) 
     """An operand's readings as they arrive in a result of this shape."""
     alongs = [p if p is None or isinstance(p, Along) else Along(p) for p in places]
     gone = tuple(1 + d for d, along in enumerate(alongs) if along is None)
-    reading, left = reading.any(axis=gone), [along for along in alongs if along is not None]
+    reading, left = (
+        np.asarray(reading.any(axis=gone)),
+        [along for along in alongs if along is not None],
+    )
     for d, along in enumerate(left):
         if along.how != EXACT:
             order = slice(None, None, along.how)
@@ -238,7 +242,7 @@ def _sum(eqn: Any, ins: Sequence[Reads]) -> Reads:
     axes = tuple(1 + d for d in eqn.params["axes"])
     total = lambda part: part.sum(axis=axes)  # noqa: E731
     parts = {name: total(part) for name, part in ins[0].sums.items()}
-    return Reads(ins[0].otherwise.any(axis=axes), parts)
+    return Reads(np.asarray(ins[0].otherwise.any(axis=axes)), parts)
 
 
 def _running_sum(eqn: Any, ins: Sequence[Reads]) -> Reads:

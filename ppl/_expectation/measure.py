@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.lax import stop_gradient
 
 from .. import _identities as identities
@@ -149,7 +150,8 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
             costs.append(cost)
         return Measure(jnp.asarray(values), weights, runs, costs[0], costs[1], chances)
 
-    out = call.over_lanes(lane, call.keys(key), out_axes=Measure(1, 1, 0, 0, 0, 1))
+    lanes_last: Any = (1, 1, 0, 0, 0, 1)
+    out = call.over_lanes(lane, call.keys(key), out_axes=Measure(*lanes_last))
     if out.runs is None or not call.site.lanes:
         return out
     if found[0].constants is None:
@@ -192,7 +194,7 @@ def _check_one_for_all(call: Call, runs: Callable, key: jax.Array) -> None:
 
 def check_particles(drawn: Any, site: Site) -> None:
     """Raises where a field of an estimator's particles has no meaning beside the others."""
-    count = drawn.values.shape[0]
+    count, runs = drawn.values.shape[0], getattr(drawn.runs, "shape", ())
     wrong = {
         f"{count} values and no weights": drawn.weights is None and count != 1,
         "a baseline and no weights": drawn.weights is None and drawn.baseline is not None,
@@ -200,9 +202,7 @@ def check_particles(drawn: Any, site: Site) -> None:
         "chances and not perturbed=True": drawn.chances is not None and not drawn.perturbed,
         "runs and perturbed=True": drawn.runs is not None and drawn.perturbed,
         "a shared name and no runs": drawn.shared is not None and drawn.runs is None,
-        f"runs of shape {np.shape(drawn.runs)} for {count} particles": (
-            drawn.runs is not None and np.shape(drawn.runs) != (count,)
-        ),
+        f"runs of shape {runs} for {count} particles": drawn.runs is not None and runs != (count,),
     }
     said = [what for what, met in wrong.items() if met]
     if said:
@@ -214,7 +214,7 @@ def check_particles(drawn: Any, site: Site) -> None:
 
 def _known(runs: Any) -> np.ndarray | None:
     """The constants of runs, where they are known while tracing."""
-    return None if runs is None or isinstance(runs, jax.core.Tracer) else np.asarray(runs)
+    return None if runs is None or isinstance(runs, Tracer) else np.asarray(runs)
 
 
 def second_derivative(site: Site, estimator: Any = None) -> str:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._site import partition
 from ..errors import UnsuitableEstimator
@@ -48,7 +48,8 @@ def shared_runs(context: Context, kind: Kind, estimator: Any = None) -> Axis | N
 
 def _check_same(mine: Kind, other: Kind, known: bool) -> None:
     same = mine.particles == other.particles
-    if not same or (known and not np.array_equal(mine.constants, other.constants)):
+    constants: Any = (mine.constants, other.constants)
+    if not same or (known and not np.array_equal(*constants)):
         raise UnsuitableEstimator(
             f"S{_named(mine)[1:]} and {_named(other)} share their particles by the name "
             f"{mine.shared!r}, and have other runs: {_runs(mine)} and {_runs(other)}. Give them "
@@ -72,5 +73,5 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _same_array(one: Any, other: Any) -> bool:
-    known = not any(isinstance(x, jax.core.Tracer) for x in (one, other))
+    known = not any(isinstance(x, Tracer) for x in (one, other))
     return one is other or (known and bool(jnp.array_equal(one, other)))

@@ -15,7 +15,7 @@ from .deviance import named
 def floats(*xs: Any) -> Any:
     """Numbers in the one floating type that they have together."""
     dtype = jnp.result_type(float, *xs)
-    arrays = tuple(jnp.asarray(x, dtype) for x in xs)
+    arrays = [jnp.asarray(x, dtype) for x in xs]
     return arrays if len(arrays) > 1 else arrays[0]
 
 

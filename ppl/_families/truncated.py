@@ -108,7 +108,7 @@ def _laplace(low: End, high: End) -> jax.Array:
 
 
 def _logistic(low: End, high: End) -> jax.Array:
-    return log_sigmoid(high) + log_sigmoid(-low) + log_not_exp(low - high)
+    return log_sigmoid(high) + log_sigmoid(-low) + log_not_exp(jnp.asarray(low - high))
 
 
 LOG_MASSES = {"Cauchy": _cauchy, "Laplace": _laplace, "Logistic": _logistic, "Normal": _normal}

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ppl import Estimator, Particles, box
 
@@ -68,4 +69,4 @@ class Rebar(Estimator):
 
 def _number(eta: Any) -> float | None:
     """The number, where it is known while tracing."""
-    return float(eta) if jnp.ndim(eta) == 0 and not isinstance(eta, jax.core.Tracer) else None
+    return float(eta) if jnp.ndim(eta) == 0 and not isinstance(eta, Tracer) else None

@@ -46,7 +46,7 @@ def real_vector(target: Any, choices: Choices) -> tuple[Density, jax.Array, Call
 
     def log(u: jax.Array) -> jax.Array:
         volumes = tree_map_with_path(lambda path, x: _log_volume(maps, path, x), unravel(u))
-        return sum(jax.tree.leaves(volumes), target.log_density(rebuild(u)))
+        return jax.tree.reduce(jnp.add, volumes, target.log_density(rebuild(u)))
 
     return Density(log, lambda u: target.supports(rebuild(u))), vector, rebuild
 

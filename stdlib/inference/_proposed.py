@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import eval_jaxpr
 
 Proposal = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -32,7 +33,7 @@ def proposed(propose: Proposal, old: jax.Array, noise: jax.Array) -> tuple[jax.A
 
 
 def _run(jaxpr: Any, consts: list, old: jax.Array, noise: jax.Array) -> tuple:
-    return tuple(jax.core.eval_jaxpr(jaxpr, consts, old, noise))
+    return tuple(eval_jaxpr(jaxpr, consts, old, noise))
 
 
 _cut = eqx.filter_custom_jvp(_run)

@@ -124,8 +124,9 @@ def _on_paper(fn: Callable) -> Callable[[Any, Sequence[Value]], list[Value]]:
 def _normalized(eqn: Any, ins: Sequence[Value]) -> list[Value] | None:
     """Numbers divided by their sum, where that is one."""
     (value,) = ins
-    one = isinstance(value, Monomial) and value.factor.number == value.exponent == 1.0
-    return [value] if one and sum_to_one(value.base.example) else None
+    if not isinstance(value, Monomial) or not value.factor.number == value.exponent == 1.0:
+        return None
+    return [value] if sum_to_one(value.base.example) else None
 
 
 def _inside(body: Any, ins: Sequence[Value]) -> list[Value]:

@@ -64,6 +64,7 @@ class Importance(Weighted):
     def _scored(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
         """log p(u, x), at choices that the proposal draws."""
         target.check(choices)
+        assert self.proposal is not None
         program = proposed_by(self.proposal, target.prior, target.observed)
         return log_density(program, choices)
 

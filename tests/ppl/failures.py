@@ -273,7 +273,7 @@ ESTIMATORS = [
      e.SiteFailure, ["'x'", "SITE", "(3,)", "a baseline"]),
     (run(lambda: sample("x", Unregistered(jnp.zeros(())))), e.SiteFailure,
      ["'x'", "SITE", "'loc'", "pytree_data_fields", "equinox.Module"]),
-    (run(lambda: sample("x", dist.Bernoulli(1.5))), e.InvalidDistribution,
-     ["'x'", "SITE", "probs", "within its constraints"]),
+    (run(lambda: sample("x", dist.Normal(jnp.zeros(2), jnp.ones(3)))), e.InvalidDistribution,
+     ["'x'", "SITE", "cannot be made", "of shapes that broadcast"]),
     (estimated(controlled), e.InvalidControlVariate, ["'y'", "failures.py", "no site", "x"]),
 ]  # fmt: skip

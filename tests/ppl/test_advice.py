@@ -219,6 +219,7 @@ def without(module):
 
 
 def plot_points():
+    pytest.importorskip("matplotlib")
     result = fit(rise, 0.0, steps=2)
     return result.plot()[0].lines[0].get_xdata()[0] * 0.0
 
