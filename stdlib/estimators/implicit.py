@@ -48,10 +48,10 @@ class ImplicitReparameterized(Estimator):
 
     def particles(self, key: jax.Array, distribution: Any) -> Particles:
         """One draw, with its implicit derivative."""
-        base = elements(distribution).base
-        draw = stop_gradient(stop_gradient(distribution).sample(key))
+        base, fixed = elements(distribution).base, stop_gradient(distribution)
+        draw = stop_gradient(fixed.sample(key))
         level = _cdf(base, draw)
-        density = stop_gradient(jnp.exp(base.log_prob(draw)))
+        density = stop_gradient(jnp.exp(elements(fixed).base.log_prob(draw)))
         return Particles((draw - (level - stop_gradient(level)) / density)[None], None)
 
     def unsuitable(self, distribution: Any) -> str | None:

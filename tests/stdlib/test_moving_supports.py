@@ -17,7 +17,7 @@ from numpyro.distributions import transforms
 import ppl
 from ppl import ScoreFunction, sample
 from ppl.errors import UnsuitableEstimator
-from stdlib.estimators import LeaveOneOut
+from stdlib.estimators import ImplicitReparameterized, LeaveOneOut
 from stdlib.testing import assert_unbiased, exact_measure
 
 Affine, Exp = transforms.AffineTransform, transforms.ExpTransform()
@@ -248,3 +248,11 @@ def test_an_edge_that_reads_a_discrete_choice_does_not_move():
 
     exact = lambda p: (1 + 3 * p) / 3
     assert_unbiased(objective, 0.3, exact=exact, key=KEY, num_samples=20_000)
+
+
+def test_implicit_derivatives_take_no_score_of_the_edge():
+    """The density by which they divide is a number; E x² over (t, t + 1) has slope 2t + 1."""
+    cost = lambda t: sample("x", dist.Uniform(t, t + 1.0), ImplicitReparameterized()) ** 2
+    slope = jax.jit(jax.vmap(jax.grad(ppl.expectation(cost), argnums=1), (0, None)))
+    draws = slope(jax.random.split(jax.random.key(0), 10_000), 0.3)
+    assert abs(draws.mean() - 1.6) < 5 * draws.std() / 100
