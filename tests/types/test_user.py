@@ -45,8 +45,9 @@ def python(tmp_path_factory) -> Path:
 
 def reported(command: list[str], patterns) -> tuple[dict[int, str], set[int]]:
     """The revealed types and the lines with errors in what a checker prints."""
+    # not from the project's root, where a checker would find our sources before the wheel
     printed = subprocess.run(
-        [sys.executable, "-m", *command, str(USER)], capture_output=True, text=True
+        [sys.executable, "-m", *command, str(USER)], capture_output=True, text=True, cwd=HERE
     ).stdout
     revealed, error = patterns
     types = {int(line): re.sub(r"(\w+\.)+", "", type_) for line, type_ in revealed.findall(printed)}
