@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -59,11 +60,12 @@ def bound(t):
 
 
 PROGRAMS = [scanned, looped, mapped, branched, checkpointed, bound]
+ENABLE_X64 = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
 MODES = {
     "checking_leaks": jax.checking_leaks,
     "disable_jit": jax.disable_jit,
     "debug_nans": partial(jax.debug_nans, True),
-    "x64": partial(jax.enable_x64, True),
+    "x64": partial(ENABLE_X64, True),
     "strict promotion": partial(jax.numpy_dtype_promotion, "strict"),
 }
 

@@ -122,6 +122,8 @@ def test_a_handler(name):
     """Around a program, around what runs it, inside of it, and where nothing runs it."""
     settings, remedy = HANDLERS[name]
     words = [f"numpyro.handlers.{name}", remedy]
+    if not hasattr(handlers, name):
+        pytest.skip("this release of NumPyro has no such handler")
     handled = getattr(handlers, name)(ours, **settings)
     for meaning in MEANINGS.values():
         refused(partial(meaning, handled), words)
