@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.experimental
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -60,7 +61,7 @@ def bound(t):
 
 
 PROGRAMS = [scanned, looped, mapped, branched, checkpointed, bound]
-ENABLE_X64 = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
+ENABLE_X64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 MODES = {
     "checking_leaks": jax.checking_leaks,
     "disable_jit": jax.disable_jit,
