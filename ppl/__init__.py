@@ -2,22 +2,32 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _vmap, errors  # noqa: F401  (_vmap installs the batching of sites in control flow)
-from ._algorithm import Algorithm, Target
-from ._control_variate import control_variate
-from ._distributions import distributions
-from ._estimator import Estimator, Particles, Reparameterized, ScoreFunction, box
+from . import errors
+from ._algorithms.algorithm import Algorithm, Target
+from ._algorithms.marginal import marginal, normalize
+from ._distributions.log_sum_exp import log_sum_exp
 from ._expectation import expectation, log_expectation
-from ._log_sum_exp import log_sum_exp
-from ._marginal import marginal, normalize
-from ._rewrite import bounded, condition, frozen, intervene, mask, scale, scope, with_estimators
-from ._sample import sample
-from ._seed import seed
-from ._show import show
-from ._state import State
-from ._state_space import StateSpace, state_space
-from ._survey import Seen, survey
-from ._trace import Trace, log_density, simulate, within_support
+from ._ir.control_variate import control_variate
+from ._ir.estimator import Estimator, Particles, Reparameterized, ScoreFunction, box
+from ._ir.sample import sample
+from ._ir.state import State
+from ._meanings.distributions import distributions
+from ._meanings.rewrite import (
+    bounded,
+    condition,
+    frozen,
+    intervene,
+    mask,
+    scale,
+    scope,
+    with_estimators,
+)
+from ._meanings.seed import seed
+from ._meanings.show import show
+from ._meanings.state_space import StateSpace, state_space
+from ._meanings.survey import Seen, survey
+from ._meanings.trace import Trace, log_density, simulate, within_support
+from ._walk import vmap as _vmap  # noqa: F401  (installs the batching of sites in control flow)
 
 if TYPE_CHECKING:
     from ._fit.fit import fit

@@ -7,18 +7,18 @@ from typing import Any, Concatenate, Literal, TypeVar, overload
 import jax
 import jax.numpy as jnp
 
-from .._feed import Keys
-from .._seed import checked_key
-from .._stage import P, Staged, keyed, program_name, stage, standing_for
-from .._walker import expanded
+from .._analysis.continuity import warn_jumps
+from .._ir.stage import P, Staged, keyed, program_name, stage, standing_for
+from .._meanings.seed import checked_key
+from .._walk.feed import Keys
+from .._walk.walker import expanded
 from ..errors import NonScalarObjective
-from .context import Context, MixedSteps
-from .continuity import warn_jumps
-from .contract import contract
-from .evaluate import evaluate
-from .log_sum import log_sum
-from .scan import too_long
-from .terms import Term, collapse, forgotten, terms_of
+from .elimination.contract import contract
+from .elimination.log_sum import log_sum
+from .interpret.context import Context, MixedSteps
+from .interpret.evaluate import evaluate
+from .interpret.scan import too_long
+from .terms.terms import Term, collapse, forgotten, terms_of
 
 Aux = TypeVar("Aux")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .. import _internals as internals
+from .._jax import equations
 
 BLOCK = 256  # steps to draw for at once, at most
 BUDGET = 2**18  # bytes that those draws may take
@@ -60,9 +60,9 @@ def _part(jaxpr: Any) -> tuple[list, list]:
     """The equations that read the key and nothing but it and constants, and the others."""
     early, late, noise = [], [], {jaxpr.invars[0]}
     for eqn in jaxpr.eqns:
-        read = {atom for atom in eqn.invars if not internals.is_literal(atom)}
+        read = {atom for atom in eqn.invars if not equations.is_literal(atom)}
         known = read <= noise | set(jaxpr.constvars) and bool(read & noise)
-        if known and not eqn.effects and internals.kind(eqn) not in ("scan", "while", "cond"):
+        if known and not eqn.effects and equations.kind(eqn) not in ("scan", "while", "cond"):
             noise.update(eqn.outvars)
             early.append(eqn)
         else:
@@ -76,15 +76,15 @@ def _outputs(eqns: Sequence[Any]) -> list:
 
 def _evaluate(eqns: Sequence[Any], env: dict, outs: Sequence[Any]) -> list:
     def read(atom):
-        return atom.val if internals.is_literal(atom) else env[atom]
+        return atom.val if equations.is_literal(atom) else env[atom]
 
     for eqn in eqns:
-        env.update(zip(eqn.outvars, internals.bind(eqn, [*map(read, eqn.invars)]), strict=True))
+        env.update(zip(eqn.outvars, equations.bind(eqn, [*map(read, eqn.invars)]), strict=True))
     return [read(atom) for atom in outs]
 
 
 def _bytes(eqn: Any) -> int:
     """The size of what an equation computes, bodies of calls included."""
-    if internals.kind(eqn) == "jit":
-        return sum(map(_bytes, internals.body_of(eqn)[0].eqns))
+    if equations.kind(eqn) == "jit":
+        return sum(map(_bytes, equations.body_of(eqn)[0].eqns))
     return sum(var.aval.size * var.aval.dtype.itemsize for var in eqn.outvars)

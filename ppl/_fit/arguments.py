@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from .._stage import program_name
+from .._ir.stage import program_name
 from ..errors import InvalidObjective, InvalidOptimizer, InvalidSetting
 from .result import FitResult
 

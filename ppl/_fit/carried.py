@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .._site import is_array
+from .._jax.leaves import is_array
 from ..errors import InvalidState
 from .parameters import as_arrays, is_inexact, is_state, parameter_name, strong
 

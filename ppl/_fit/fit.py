@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._seed import checked_key
-from .._site import is_array
+from .._jax.leaves import is_array
+from .._meanings.seed import checked_key
 from .arguments import check_objective, check_optimizer, check_resume, check_settings
 from .driver import Run, has_tracers, train, train_in_trace
 from .integers import warn_integers

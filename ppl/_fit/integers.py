@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._dataflow import flow, merged
+from .._analysis.dataflow import flow, merged
 from ..errors import IntegerParameter
 from .loop import Inputs, Loop, Moment
 from .parameters import chosen_leaves, is_state, parameter_name

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._seed import seed
+from .._meanings.seed import seed
 from .ahead import DrawnAhead, draw_ahead
 from .minibatches import Minibatches
 from .sameness import Same, whole

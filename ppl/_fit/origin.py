@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _internals as internals
-from .._run import run
-from .._site import SITE_LABEL
+from .._ir.site import SITE_LABEL
+from .._jax import equations, source
+from .._jax.run import run
 
 _MOVES = {
     *("broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice"),
@@ -44,14 +44,14 @@ def origin(closed: Any, args: Sequence[Any]) -> str:
 
 def _step(eqn: Any, operands: Sequence[Any]) -> list[Tracked]:
     tracked = [x if isinstance(x, Tracked) else Tracked(x) for x in operands]
-    if internals.kind(eqn) == "jit":
-        jaxpr, consts = internals.body_of(eqn)
+    if equations.kind(eqn) == "jit":
+        jaxpr, consts = equations.body_of(eqn)
         return run(jaxpr, [Tracked(const) for const in consts], tracked, _step)
     given = [x for x in tracked if _holds_nan(x.value)]
     known = [x.cause for x in given if x.cause]
-    made = None if internals.kind(eqn) in _MOVES else Cause(eqn, given[0].value if given else None)
+    made = None if equations.kind(eqn) in _MOVES else Cause(eqn, given[0].value if given else None)
     cause = known[0] if known else made
-    outs = internals.bind(eqn, [x.value for x in tracked])
+    outs = equations.bind(eqn, [x.value for x in tracked])
     return [Tracked(out, cause if _holds_nan(out) else None) for out in outs]
 
 
@@ -73,15 +73,15 @@ def _told(cause: Cause) -> str:
 
 
 def _line(eqn: Any) -> str:
-    return f"{eqn.primitive.name!r} at {internals.source_line(eqn)}"
+    return f"{eqn.primitive.name!r} at {source.source_line(eqn)}"
 
 
 def _sites(eqn: Any) -> Iterator[tuple[str, str]]:
     """Address and line of the sites whose density an equation belongs to, or has inside."""
-    found = SITE_LABEL.findall(internals.scopes(eqn))
+    found = SITE_LABEL.findall(source.scopes(eqn))
     if found:
         yield found[-1]
         return
-    for body in internals.bodies(eqn):
+    for body in equations.bodies(eqn):
         for inner in body.eqns:
             yield from _sites(inner)

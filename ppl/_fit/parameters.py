@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._site import is_array
-from .._state import State
+from .._ir.state import State
+from .._jax.leaves import is_array
 from ..errors import NotTrainable
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ppl._expectation.terms import addends
+from ppl._expectation.terms.terms import addends
 
-evaluation = sys.modules["ppl._expectation.evaluate"]
+evaluation = sys.modules["ppl._expectation.interpret.evaluate"]
 
 
 def assert_provenance(outs: Any, what: str) -> None:

@@ -8,8 +8,8 @@ import numpyro.distributions as dist
 import pytest
 
 import ppl
-from ppl import _internals as internals
 from ppl import sample
+from ppl._jax import source
 from stdlib.objectives import elbo, iwelbo
 
 
@@ -195,7 +195,7 @@ def test_a_function_that_jax_traced_for_a_library_is_placed_where_it_is_called()
     later = jax.make_jaxpr(lambda x: jnp.where(x > 0, 1.0, 2.0))(0.1).jaxpr.eqns[-1]
     inside = first.params["jaxpr"].jaxpr.eqns[-1]
     assert inside.primitive.name == "select_n"
-    assert internals.placed(inside, (later,)) is later
+    assert source.placed(inside, (later,)) is later
 
 
 @pytest.mark.parametrize("name", SMOOTH)

@@ -9,7 +9,7 @@ from numpyro.distributions import transforms
 
 import ppl
 from ppl import sample
-from ppl._families import canonical
+from ppl._distributions.families import canonical
 from stdlib.inference import Importance
 
 KEY = jax.random.key(5)

@@ -11,8 +11,8 @@ from jax import lax
 
 import ppl
 from ppl import ScoreFunction, errors, sample
-from ppl._expectation.dimensions import ANTICAUSAL, CAUSAL, EXACT, Along
-from ppl._expectation.lanes import Deps, flow
+from ppl._expectation.values.dimensions import ANTICAUSAL, CAUSAL, EXACT, Along
+from ppl._expectation.values.lanes import Deps, flow
 from stdlib.estimators import Enumerate, MeasureValued
 from stdlib.testing import assert_unbiased
 

@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 import ppl
-from ppl._sampler import chooses_by_noise
+from ppl._analysis.sampler import chooses_by_noise
 from stdlib.testing import assert_unbiased
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ppl import _internals as internals
-from ppl._dataflow import _facts, merged
-from ppl._expectation import evaluate
-from ppl._expectation.terms import addends, scalar
-from ppl._expectation.value import union_axes, union_sites
+from ppl._analysis.dataflow import _facts, merged
+from ppl._expectation.interpret import evaluate
+from ppl._expectation.terms.terms import addends, scalar
+from ppl._expectation.values.value import union_axes, union_sites
+from ppl._jax import equations
 
 
 @contextmanager
@@ -34,15 +34,15 @@ def watched() -> Iterator[None]:
 def _check(eqn: Any, operands: Any, outs: Any) -> None:
     ins = [frozenset({i}) for i in range(len(operands))]
     reads = _facts(eqn, ins, _spread, (), frozenset())
-    if internals.kind(eqn) == "scan":  # where it took no step, it leaves what it started from
-        _, start, _ = internals.scan_split(eqn, ins)
+    if equations.kind(eqn) == "scan":  # where it took no step, it leaves what it started from
+        _, start, _ = equations.scan_split(eqn, ins)
         reads = [*map(frozenset.union, reads, start), *reads[len(start) :]]
     for out, read in zip(outs, reads, strict=True):
         vals = addends(scalar(out))
         axes, sites = union_axes(vals), union_sites(vals)
         unread = [axis for axis in axes if not sites >> axis.site & 1]
         assert not unread, f"{eqn.primitive} gives a value axes {unread} and not their sites"
-        if not internals.has_sites(eqn):
+        if not equations.has_sites(eqn):
             known = union_sites(v for i in read for v in addends(scalar(operands[i])))
             unread = [axis for axis in axes if not known >> axis.site & 1]
             assert not unread, f"{eqn.primitive} gives a value axes {unread} and reads none of them"

@@ -1,0 +1,1 @@
+"""Densities by estimate: algorithms, and the programs whose densities they give."""

@@ -1,0 +1,163 @@
+"""The inference-algorithm protocol: what `marginal` and `normalize` ask of an algorithm."""
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+
+from .._ir.address import Path, flatten, nest, render
+from .._ir.site import Site
+from .._ir.stage import program_name, stage
+from .._meanings.rewrite import condition
+from .._meanings.trace import log_density, within_support
+from .._walk.choices import checked_choices
+from .._walk.walker import placed_sites
+from ..errors import ChoiceTypeError, ProposalMismatch
+
+
+class Target(NamedTuple):
+    """An unnormalised density: a program whose choices are observed in part.
+
+    Over the hidden choices u it is p(u, x), where x are those `observed`.
+
+    - `program`: the program with its arguments bound.
+    - `observed`: nested dict from address to value.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     ppl.sample("x", dist.Normal(ppl.sample("u", dist.Normal(0.0, 1.0)), 1.0))
+    >>> target = ppl.Target(model, {"x": 2.0})
+    >>> list(target.hidden)
+    ['u']
+    >>> round(float(target.log_density({"u": 1.0})), 4)
+    -2.8379
+
+    ```
+    """
+
+    program: Callable
+    observed: Mapping[str, Any]
+
+    @property
+    def prior(self) -> Callable:
+        """The program with its observations: a proposal whose likelihood is its weight."""
+        return condition(self.program, self.observed)
+
+    @property
+    def hidden(self) -> dict[str, Any]:
+        """The shapes and dtypes of the hidden choices, by address."""
+        return nest(self._hidden())
+
+    def log_density(self, choices: Mapping[str, Any]) -> jax.Array:
+        """log p(u, x), at hidden choices u. Raises `ProposalMismatch` where these are not they."""
+        self.check(choices)
+        return log_density(self.prior, choices)
+
+    def supports(self, choices: Mapping[str, Any]) -> jax.Array:
+        """Whether each hidden choice lies in the support of its distribution: one boolean."""
+        return within_support(self.prior, choices)
+
+    def as_arrays(self, choices: Mapping[str, Any]) -> dict[str, Any]:
+        """The hidden choices as arrays of their sites' dtypes.
+
+        **Raises** `ProposalMismatch`, `ChoiceShapeError`, and `ChoiceTypeError` also where numbers
+        of another dtype at a site of integers are traced, so that it is not known which they are.
+
+        ```python
+        >>> import ppl, numpyro.distributions as dist
+        >>> target = ppl.Target(lambda: ppl.sample("n", dist.Poisson(2.0)), {})
+        >>> target.as_arrays({"n": 3.0})["n"].dtype
+        dtype('int32')
+
+        ```
+        """
+        self.check(choices)
+        sites = list(placed_sites(stage(self.prior).jaxpr))
+        values = checked_choices(choices, sites, program_name(self.program), complete=True)
+        for placed in sites:
+            if placed.path in values:
+                _check_dtype(placed.site, values[placed.path])
+        return nest(values)
+
+    def check(self, choices: Mapping[str, Any]) -> None:
+        """Raises `ProposalMismatch` where choices are not at the hidden addresses."""
+        given, hidden = flatten(choices).keys(), self._hidden().keys()
+        if given == hidden:
+            return
+        faults = [
+            f"{what} {', '.join(repr(render(path)) for path in sorted(paths))}"
+            for what, paths in (("lacks", hidden - given), ("has besides", given - hidden))
+            if paths
+        ]
+        raise ProposalMismatch(
+            f"The proposal for the hidden choices of {program_name(self.program)!r} "
+            f"{' and '.join(faults)}. It must sample exactly at "
+            f"{', '.join(repr(render(path)) for path in sorted(hidden)) or 'no address'}."
+        )
+
+    def _hidden(self) -> dict[Path, jax.ShapeDtypeStruct]:
+        observed = flatten(self.observed)
+        return {
+            placed.path: jax.ShapeDtypeStruct(placed.shape, placed.site.out.dtype)
+            for placed in placed_sites(stage(self.program).jaxpr)
+            if placed.path not in observed and not placed.site.observed
+        }
+
+
+def _check_dtype(site: Site, value: jax.Array) -> None:
+    if value.dtype != site.out.dtype:
+        raise ChoiceTypeError(
+            f"The choice for {site.address!r} has dtype {value.dtype} and is traced or missing, "
+            f"but the site at {site.where} has dtype {site.out.dtype}, and what moves it needs an "
+            f"integer. Convert it first: .astype({site.out.dtype.name!r})."
+        )
+
+
+class Algorithm(eqx.Module):
+    """A way to draw the hidden choices of a target and to estimate densities of what it draws.
+
+    With q the distribution of the choices u that `simulate` returns, the laws (Lew et al. 2023):
+
+    - `simulate(target)` returns `(u, log w)` with E[1/w | u] = 1/q(u);
+    - `log_density(target, u)` returns `log w` with E[w] = q(u).
+
+    Both are programs: what they draw is drawn by `ppl.sample`, and gradients pass it by each site's
+    estimator. The two further methods follow from them and are there to be made cheaper.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> class Prior(ppl.Algorithm):
+    ...     def simulate(self, target):
+    ...         trace = ppl.simulate(target.prior)
+    ...         return trace.choices, trace.log_density
+    ...     def log_density(self, target, choices):
+    ...         return ppl.log_density(ppl.intervene(target.program, target.observed), choices)
+    >>> def model():
+    ...     ppl.sample("x", dist.Normal(ppl.sample("u", dist.Normal(0.0, 1.0)), 1.0))
+    >>> only_x = ppl.marginal(model, ["x"], Prior())
+    >>> estimate = ppl.expectation(lambda: ppl.log_density(only_x, {"x": 2.0}))
+    >>> bool(estimate(jax.random.key(0)) < 0.0)
+    True
+
+    ```
+    """
+
+    @abc.abstractmethod
+    def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
+        """Hidden choices u, and log w with E[1/w | u] = 1/q(u)."""
+
+    @abc.abstractmethod
+    def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """log w with E[w] = q(u), at hidden choices u."""
+
+    def log_evidence(self, target: Target) -> jax.Array:
+        """log w with E[w] = p(x), the mass of the target."""
+        choices, log_q = self.simulate(target)
+        return target.log_density(choices) - log_q
+
+    def log_evidence_given(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
+        """log w with E[1/w] = 1/p(x), where the choices u are drawn from the posterior p(u | x)."""
+        return target.log_density(choices) - self.log_density(target, choices)

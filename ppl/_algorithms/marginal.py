@@ -1,0 +1,242 @@
+"""`marginal` and `normalize`: programs whose densities an algorithm estimates."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._ir.address import Path, flatten, nearest, nest, parse, render
+from .._ir.compound import Compound
+from .._ir.site import Site, user_location
+from .._ir.stage import P, Staged, stage, standing_for
+from .._jax.run import run
+from .._meanings.trace import log_density
+from .._walk.choices import checked_choices
+from .._walk.feed import Nothing, Placed
+from .._walk.record import Record, check_duplicates
+from .._walk.walker import placed_sites, walk
+from ..errors import ObservedMarginal, UnknownAddress
+from .algorithm import Algorithm, Target
+
+
+def marginal(
+    program: Callable[P, Any], keep: str | Sequence[str], algorithm: Algorithm
+) -> Callable[P, dict[str, Any]]:
+    """The program over some of its choices alone: the others are integrated out.
+
+    Estimand of its density: p(x) = ∫ p(x, u) du, over the hidden choices u of the program, at
+    the kept ones x. `log_density` gives log w with E[w] = p(x), `simulate` x and log w with
+    E[1/w | x] = 1/p(x); both without error where the algorithm is exact. Called inside another
+    program, it is one compound site with the kept addresses. It returns the kept choices, a
+    nested dict.
+
+    As a guide, in an ELBO, it gives hierarchical bounds: `Importance(n, proposal)` those of
+    HVI and IWHVI; in an importance-weighted bound, DIWHVI.
+
+    **Arguments**
+
+    - `keep`: the addresses to keep; one that is a scope keeps all the addresses in it. With none,
+      the program has no choices, and its density is the evidence of its observed sites.
+    - `algorithm`: `stdlib.inference.Importance(n)`, `Exact()`, `SMC(n)`, ... It is given the
+      `ppl.Target` of the hidden choices, with x observed.
+
+    **Raises** (when the program runs) `UnknownAddress`, `ProposalMismatch`, `ObservedMarginal`
+    where a program with observed sites, or one that keeps nothing, is simulated: such a one can be
+    scored.
+
+    Sources: Becker et al. 2024; Lew et al. 2023; Ranganath et al. 2016 (HVI); Sobolev & Vetrov
+    2019 (IWHVI).
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> from stdlib.inference import Exact
+    >>> def mixture():
+    ...     z = ppl.sample("z", dist.Bernoulli(0.25))
+    ...     ppl.sample("x", dist.Normal(4.0 * z, 1.0))
+    >>> only_x = ppl.marginal(mixture, "x", Exact())
+    >>> round(float(ppl.log_density(only_x, {"x": 4.0})), 3)
+    -2.304
+
+    ```
+    """
+    addresses = [keep] if isinstance(keep, str) else list(keep)
+
+    @standing_for(program)
+    def marginalized(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        where, staged = user_location(), stage(program, *args, **kwargs)
+        places = _free_sites(staged)
+        kept = _kept(addresses, places, staged.name)
+        again, paths = _again(staged), list(kept)
+
+        def target(values):
+            return Target(again, nest(dict(zip(paths, values, strict=True))))
+
+        def draw():
+            choices = _drawn(again)
+            return [choices[path] for path in paths]
+
+        def simulate():
+            _check_unobserved(staged)
+            choices = _drawn(again)
+            values = [choices.pop(path) for path in paths]
+            if not choices:
+                return [*values, log_density(again, target(values).observed)]
+            return [*values, algorithm.log_evidence_given(target(values), nest(choices))]
+
+        def density(*values):
+            if len(paths) == len(places):
+                return [log_density(again, target(values).observed)]
+            return [algorithm.log_evidence(target(values))]
+
+        if not kept:
+            return _weighed(where, density) if any(placed_sites(staged.jaxpr)) else {}
+        return _bound("marginal", kept, where, draw, simulate, density)
+
+    return marginalized
+
+
+def normalize(
+    program: Callable[P, Any], observed: Mapping[str, Any], algorithm: Algorithm
+) -> Callable[P, dict[str, Any]]:
+    """The posterior of a program given some of its choices, as a program.
+
+    It draws the other choices by the algorithm, and its density is that of what the algorithm
+    draws (not of the exact posterior, unless the algorithm is exact): `log_density` gives log w
+    with E[w] = q(u), `simulate` u and log w with E[1/w | u] = 1/q(u). So it can be a guide, a
+    proposal or a part of another program, where it is one compound site with the unobserved
+    addresses. It returns them, a nested dict.
+
+    **Arguments**
+
+    - `observed`: nested dict from address to value; `{}` where the program has its data as `obs=`.
+    - `algorithm`: `stdlib.inference.SIR(n)`, `Exact()`, `SMC(n)`, ...
+
+    **Raises** (when the program runs) `UnusedChoice`, `ObservedChoice`, `ChoiceShapeError`,
+    `ChoiceTypeError`, `ProposalMismatch`.
+
+    Source: Lew et al. 2023, 'Probabilistic programming with stochastic probabilities'.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> from stdlib.inference import Exact
+    >>> def mixture():
+    ...     z = ppl.sample("z", dist.Bernoulli(0.25))
+    ...     ppl.sample("x", dist.Normal(4.0 * z, 1.0))
+    >>> posterior = ppl.normalize(mixture, {"x": 2.0}, Exact())
+    >>> round(float(ppl.log_density(posterior, {"z": 1})), 3)
+    -1.386
+
+    ```
+    """
+
+    @standing_for(program)
+    def normalized(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        where, staged = user_location(), stage(program, *args, **kwargs)
+        places = _free_sites(staged)
+        given = checked_choices(
+            observed, list(placed_sites(staged.jaxpr)), staged.name, complete=False
+        )
+        target = Target(_again(staged), nest(given))
+        hidden = {path: placed for path, placed in places.items() if path not in given}
+
+        def simulate():
+            choices, log_q = algorithm.simulate(target)
+            target.check(choices)
+            flat = flatten(choices)
+            return [*(flat[path] for path in hidden), log_q]
+
+        def density(*values):
+            choices = nest(dict(zip(hidden, values, strict=True)))
+            return [algorithm.log_density(target, choices)]
+
+        def draw():
+            return simulate()[:-1]
+
+        return _bound("posterior", hidden, where, draw, simulate, density)
+
+    return normalized
+
+
+def _bound(
+    name: str,
+    places: Mapping[Path, Placed],
+    where: str,
+    draw: Callable,
+    simulate: Callable,
+    density: Callable,
+) -> dict[str, Any]:
+    sites = tuple(
+        Site(path, None, (), jax.ShapeDtypeStruct(placed.shape, placed.site.out.dtype), where)
+        for path, placed in places.items()
+    )
+    if not sites:
+        return {}
+    values = Compound(name, sites, draw, simulate, density, (None,) * len(sites)).bind()
+    return nest(dict(zip(places, values, strict=True)))
+
+
+def _weighed(where: str, density: Callable) -> dict[str, Any]:
+    """A compound site without choices: nameless, observed, and of the given density."""
+    nothing = jnp.zeros(0)
+    site = Site(
+        (), None, (), jax.ShapeDtypeStruct(nothing.shape, nothing.dtype), where, observed=True
+    )
+    draw, simulate = lambda: [nothing], lambda: [nothing, *density()]
+    Compound("marginal", (site,), draw, simulate, lambda _: density(), (nothing,)).bind()
+    return {}
+
+
+def _again(staged: Staged) -> Callable[[], Any]:
+    """A staged program as a program without arguments."""
+
+    def program():
+        return staged.rebuild(run(staged.jaxpr, staged.consts))
+
+    program.__name__ = staged.name
+    return program
+
+
+def _drawn(program: Callable) -> dict[Path, Any]:
+    """Runs a program for its choices alone; its sites stay random."""
+
+    def meaning(call, feed):
+        value = call.bind()
+        if isinstance(call, Compound):
+            found = zip(call.paths, value, call.observed, strict=True)
+            return value, Record({path: x for path, x, data in found if data is None})
+        return value, Record({} if call.site.observed else {call.site.path: value})
+
+    staged = stage(program)
+    return dict(walk(staged.jaxpr, staged.consts, [], meaning, Nothing())[1].values)
+
+
+def _free_sites(staged: Staged) -> dict[Path, Placed]:
+    places = list(placed_sites(staged.jaxpr))
+    check_duplicates(places, staged.name)
+    return {placed.path: placed for placed in places if not placed.site.observed}
+
+
+def _kept(addresses: Sequence[str], places: Mapping[Path, Placed], name: str) -> dict[Path, Placed]:
+    kept = {}
+    for address in addresses:
+        prefix = parse(address)
+        found = {path: p for path, p in places.items() if path[: len(prefix)] == prefix}
+        if not found:
+            raise UnknownAddress(
+                f"marginal(..., keep={list(addresses)!r}, ...): program {name!r} has no "
+                f"unobserved site at {render(prefix)!r}. {nearest(prefix, places)}"
+            )
+        kept.update(found)
+    return kept
+
+
+def _check_unobserved(staged: Staged) -> None:
+    for placed in placed_sites(staged.jaxpr):
+        if placed.site.observed:
+            raise ObservedMarginal(
+                f"Program {staged.name!r} has an observed site, {placed.site.address!r} at "
+                f"{placed.site.where}, so its marginal can be scored (ppl.log_density) but not "
+                "simulated with a density. Leave its data out, or draw from its posterior with "
+                "ppl.normalize."
+            )

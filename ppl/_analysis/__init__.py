@@ -1,0 +1,1 @@
+"""What is known of a program from its jaxpr: facts that flow, jumps, the graph of its sites."""

@@ -1,0 +1,88 @@
+"""The density of one lane of a site at a given value, with all that is left out cut off."""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import and_
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import FactorShapeError
+from .bounded import Bounded
+from .cut import gated, stand_in
+from .elements import counted, is_masked, without
+from .integers import of_elements, representable
+from .law import is_a, scored
+
+
+def log_probs(site: Any, operands: Any, given: jax.Array) -> jax.Array:
+    """Log densities as the distribution gives them, of an element each: scaled, masked, flagged.
+
+    A number which is no integer has density zero at a site of integers.
+    """
+    masked, flags = operands.distribution, (*operands.masks, *operands.active)
+    bounded = isinstance(masked, Bounded)
+    masked = masked.distribution if bounded else masked
+    while is_a(masked, "MaskedDistribution"):
+        masked, flags = masked.base_dist, (*flags, masked._mask)
+    value, scalars = site.returned(given), [flag for flag in flags if jnp.ndim(flag) == 0]
+    distribution = gated(masked, scalars)
+    distribution, kept = _of_elements(site, distribution, value, flags)
+    distribution = Bounded(scored(distribution)) if bounded else scored(distribution)
+    whole = True if given.dtype == site.out.dtype else representable(given, site.out.dtype)
+    counts = reduce(and_, (kept, whole, *scalars))
+    needed = kept is not True or whole is not True or (operands.obs is not None and flags)
+    logp = jnp.asarray(
+        distribution.log_prob(_scorable(distribution, value, counts, scalars, needed))
+    )
+    for factor in (*operands.scales, *flags):
+        _check_factor(factor, logp.shape, site)
+    for scale in operands.scales:
+        logp = scale * logp
+    if whole is not True:
+        whole = jnp.broadcast_to(whole | jnp.logical_not(kept), value.shape)
+        logp = jnp.where(of_elements(whole, logp.shape), logp, -jnp.inf)
+    for flag in flags:
+        logp = jnp.where(flag, logp, 0.0)
+    return logp
+
+
+def _of_elements(
+    site: Any, distribution: Any, value: jax.Array, flags: Sequence[Any]
+) -> tuple[Any, Any]:
+    """The distribution and which numbers of the value count, by the flags of single elements."""
+    each, flag = [flag for flag in flags if jnp.ndim(flag)], None
+    if each:
+        shape = jax.eval_shape(distribution.log_prob, value).shape
+        for one in each:
+            _check_factor(one, shape, site)
+        flag = jnp.broadcast_to(reduce(and_, each), shape)
+    elif not is_masked(distribution):
+        return distribution, True
+    return without(distribution, flag), counted(distribution, flag, value.shape)
+
+
+def _scorable(
+    distribution: Any, value: jax.Array, counts: Any, scalars: Sequence[Any], needed: Any
+) -> jax.Array:
+    """The value, where it counts; elsewhere something that has a density and no derivative."""
+    other = stand_in(distribution, value) if needed else None
+    if other is None:
+        return gated(value, scalars)
+    return jnp.where(counts, value, jnp.asarray(other, value.dtype))
+
+
+def _check_factor(factor: Any, batch: tuple, site: Any) -> None:
+    shape = jnp.shape(factor)
+    try:
+        fits = jnp.broadcast_shapes(shape, batch) == batch
+    except ValueError:
+        fits = False
+    if not fits:
+        raise FactorShapeError(
+            f"A factor of ppl.scale or flag of ppl.mask has shape {shape}, which does not "
+            f"broadcast against the log density of site {site.address!r} at {site.where}, of "
+            f"shape {batch}. Give a scalar, or put the program in jax.vmap to have one for "
+            "each lane."
+        )

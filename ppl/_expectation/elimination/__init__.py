@@ -1,0 +1,1 @@
+"""Summing out particles: semirings, the forward recursion, contraction."""

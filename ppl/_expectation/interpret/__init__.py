@@ -1,0 +1,1 @@
+"""Evaluating a jaxpr: equations, control flow, loops."""

@@ -1,0 +1,182 @@
+"""Control flow with sites inside, evaluated over named particle axes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..._jax import equations, identities
+from ..._walk.walker import checkpointed, placed_sites, warn_custom_rule, while_like, while_parts
+from ...errors import UnsupportedControlFlow
+from ..sites.gating import gated
+from ..sites.measure import Kind, kinds_within
+from ..terms.terms import body_values
+from ..values.lanes import Deps, deps_of, joined, through
+from ..values.value import (
+    Axis,
+    Val,
+    arrays_of,
+    axis_sizes,
+    broadcast,
+    shape_of,
+    union_axes,
+    with_arrays,
+)
+from .context import Context
+
+
+def _custom(eqn, vals, keys, context):
+    warn_custom_rule(eqn)
+    return body_values(context, *equations.body_of(eqn), vals, keys)
+
+
+def _checkpoint(eqn, vals, keys, context):
+    jaxpr, closed = equations.body_of(eqn)
+    shape: list = []
+
+    def body(keys, arrays):
+        inner = context.nested()
+        outs = body_values(inner, jaxpr, closed, with_arrays(vals, arrays), keys)
+        shape[:] = [shape_of(v) for v in outs], [site.shapes() for site in inner.opened]
+        return arrays_of(outs), [site.arrays() for site in inner.opened]
+
+    arrays, weights = checkpointed(eqn, body)(keys, arrays_of(vals))
+    outs, opened = shape
+    for site, own in zip(opened, weights, strict=True):
+        context.open(site.with_arrays(own))
+    return with_arrays(outs, arrays)
+
+
+def _cond(eqn, vals, keys, context):
+    index, *operands = vals
+    bodies = [equations.opened(branch) for branch in eqn.params["branches"]]
+    kinds = [k for jaxpr, _ in bodies for k in kinds_within(jaxpr, context.allow_biased)]
+    everything = [*vals, *context.active]
+    apart = any(val.worlds or context.particles_apart(val) for val in everything)
+    if index.axes or apart or any(kind.particles > 1 for kind in kinds):
+        return _predicated(bodies, index, operands, keys, context)
+    axes = union_axes(everything)
+    sizes, unbounded = axis_sizes(everything, axes), set()
+
+    def branch(body):
+        def taken(keys, arrays):
+            inner = context.nested()
+            args = [v._replace(array=a, small=None) for v, a in zip(operands, arrays, strict=True)]
+            jaxpr, closed = body
+            outs = body_values(inner, jaxpr, closed, args, keys)
+            unbounded.update(i for i, v in enumerate(outs) if v.unbounded)
+            return [broadcast(v, axes, sizes) for v in outs], _whole(inner, kinds, axes, sizes)
+
+        return taken
+
+    arrays = [v.array for v in operands]
+    outs, whole = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
+    deps = _compound(everything, kinds, whole, axes, context)
+    return [Val(out, axes, *deps, unbounded=i in unbounded) for i, out in enumerate(outs)]
+
+
+class _Whole(NamedTuple):
+    """The sites of a body as one: their weights multiplied, their baselines and controls summed."""
+
+    weight: Any
+    baseline: Any = None
+    control: Any = None
+
+    def and_then(self, later: "_Whole") -> "_Whole":
+        """These sites and those of a later run of the body."""
+        sums = jax.tree.map(jnp.add, self._replace(weight=None), later._replace(weight=None))
+        return sums._replace(weight=self.weight * later.weight)
+
+
+def _whole(inner: Context, kinds: Sequence[Kind], axes: tuple[Axis, ...], sizes: Any) -> _Whole:
+    """The sites that were opened in a body; the same numbers in all bodies of these `kinds`."""
+    weight, baseline, control = (jnp.ones(sizes), jnp.zeros((*sizes, 3)), jnp.zeros(sizes))
+
+    def total(val, event, reduction=jnp.sum):
+        array = broadcast(val, axes, sizes)
+        return reduction(array, axis=tuple(range(len(axes), array.ndim - event)))
+
+    for site in inner.opened:
+        weight = weight * total(site.weight, 0, jnp.prod)
+        baseline = baseline if site.baseline is None else baseline + total(site.baseline, 1)
+        control = control if site.control is None else control + total(site.control, 0)
+    return _Whole(
+        weight,
+        baseline if any(kind.baseline for kind in kinds) else None,
+        control if any(kind.control for kind in kinds) else None,
+    )
+
+
+def _compound(vals, kinds, whole, axes, context) -> Deps:
+    """What the outputs of a body depend on that reads some values and is weighted as a whole."""
+    mixed = joined([through(deps_of(val), None) for val in vals])
+    if not any(kind.weighted for kind in kinds):
+        return mixed
+    made = (None if array is None else Val(array, axes, *mixed) for array in whole)
+    return joined([mixed, context.open_compound(*made)])
+
+
+def _predicated(bodies, index, operands, keys, context):
+    """Every branch, its sites marked as reached or not; then a selection."""
+    outcomes = []
+    for i, (jaxpr, closed) in enumerate(bodies):
+        (flag,) = context.apply(lambda x, i=i: [x == i], [index], list)
+        entered = gated(operands, flag, context)
+        outcomes.append(body_values(context.within(flag), jaxpr, closed, entered, keys))
+    selected = []
+    for cases in zip(*outcomes, strict=True):
+        selected += context.apply(
+            lambda index, *cases: [lax.select_n(index, *cases)], [index, *cases], _selected
+        )
+    return selected
+
+
+def _selected(deps):
+    index, *cases = deps
+    return [joined([through(index, None), *cases])]
+
+
+def _while(eqn, vals, keys, context):
+    placed = next(placed_sites(eqn))
+    named = f"Site {placed.site.address!r} at {placed.site.where}"
+    unfinished, (jaxpr, closed), consts, init = while_parts(eqn, [v.array for v in vals])
+    kinds = kinds_within(jaxpr, context.allow_biased)
+    everything = [*vals, *context.active]
+    expanded = union_axes(everything) or any(val.worlds for val in everything)
+    if expanded or any(kind.particles > 1 for kind in kinds):
+        raise UnsupportedControlFlow(
+            f"{named} is inside a while_loop, where estimators of several particles cannot go "
+            "(neither for the site nor for what the loop reads). Use a one-particle estimator "
+            "such as ppl.ScoreFunction(), or lax.scan with a fixed number of steps."
+        )
+
+    def advance(carry, extra):
+        keys, total = extra
+        now, later = keys.iterate(())
+        inner = context.nested()
+        args = [Val(a) for a in (*consts, *carry)]
+        outs = [out.array for out in body_values(inner, jaxpr, closed, args, now)]
+        return outs, (later, total.and_then(_whole(inner, kinds, (), ())))
+
+    start = _whole(context.nested(), kinds, (), ())
+    carry, (_, total) = while_like(unfinished, advance, init, (keys, start))
+    message = (
+        f"{named} is inside a while_loop, which reverse-mode differentiation cannot pass. Use "
+        "lax.scan or lax.fori_loop with a fixed number of steps, or forward mode (jax.jvp, "
+        "jax.jacfwd)."
+    )
+    total = jax.tree.map(lambda x: identities.forward_only(x, message), total)
+    deps = _compound(everything, kinds, total, (), context)
+    return [Val(identities.forward_only(x, message), (), *deps) for x in carry]
+
+
+CONTROL_FLOW: Mapping[str, Callable] = {
+    "custom_jvp_call": _custom,
+    "custom_vjp_call": _custom,
+    "checkpoint": _checkpoint,
+    "while": _while,
+    "cond": _cond,
+}
+"""Rules `(eqn, vals, keys, context) -> vals`."""

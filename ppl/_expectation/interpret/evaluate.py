@@ -1,0 +1,93 @@
+"""Evaluating an objective's jaxpr once, over named particle axes and perturbed worlds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..._jax import equations
+from ..._jax.run import run
+from ..._walk.feed import Feed, Nothing
+from ..._walk.walker import placed_sites, unsupported
+from ..sites.control_variate import control_variate
+from ..sites.gating import gate
+from ..sites.own_lane import Made
+from ..sites.sample import sample
+from ..terms.linear import linear_rule, tail
+from ..terms.terms import Operand, addends, collapse, scalar
+from ..values.constants import constants, lookup, uniform
+from ..values.value import Val, union_sites
+from .context import Context
+from .control_flow import CONTROL_FLOW
+from .scan import scan, steps_meet
+
+
+def evaluate(
+    jaxpr: Any,
+    consts: Sequence[Any],
+    args: Sequence[Operand],
+    keys: Feed,
+    context: Context,
+    wanted: Sequence[bool] | None = None,
+) -> list[Operand]:
+    """The outputs of a jaxpr; those `wanted` as additive terms are kept apart where they can be."""
+    wanted = wanted or [False] * len(jaxpr.outvars)
+    kept = tail(jaxpr, wanted, [union_sites(addends(arg)) != 0 for arg in args])
+    feeds = iter(keys.split(sum(map(equations.has_sites, jaxpr.eqns))))
+    made: dict = {}
+
+    def step(eqn, operands):
+        operands = [scalar(operand) for operand in operands]
+        name, sited = equations.kind(eqn), equations.has_sites(eqn)
+        if name == "jit" and (sited or union_sites(v for o in operands for v in addends(o))):
+            feed = next(feeds) if sited else Nothing()
+            outs = [v in kept for v in eqn.outvars]
+            return evaluate(*equations.body_of(eqn), operands, feed, context.calling(eqn), outs)
+        rule = linear_rule(eqn) if any(v in kept for v in eqn.outvars) else None
+        if rule is not None:
+            return [rule(eqn, operands, context)]
+        vals = [collapse(operand, context) for operand in operands]
+        if not sited:
+            if name == "scan" and steps_meet(eqn, vals):
+                return scan(eqn, vals, Nothing(), context)
+            return apply_equation(eqn, vals, context)
+        feed = next(feeds)
+        if name == "control_variate":
+            return control_variate(eqn, vals, Made(jaxpr, made, eqn.params["path"]), context)
+        if name not in RULES:
+            raise unsupported(eqn, next(placed_sites(eqn), None))
+        return RULES[name](eqn, vals, feed, context)
+
+    def noted(eqn, operands):
+        outs = step(eqn, operands)
+        made.update(zip(eqn.outvars, outs, strict=True))
+        return outs
+
+    if any(equations.kind(eqn) == "control_variate" for eqn in jaxpr.eqns):
+        made.update(zip(jaxpr.invars, args, strict=True))
+        made.update(zip(jaxpr.constvars, map(Val, consts), strict=True))
+    else:
+        noted = step
+    return [scalar(out) for out in run(jaxpr, [Val(c) for c in consts], args, noted)]
+
+
+def apply_equation(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]:
+    """An equation without sites, mapped over just the axes of its inputs."""
+    if not union_sites(vals):
+        return [Val(out) for out in equations.bind(eqn, [val.array for val in vals])]
+    if equations.kind(eqn) == "gated":
+        return gate(eqn, vals, context)
+    looked_up = lookup(eqn, vals, context)
+    if looked_up is not None:
+        return [looked_up]
+    outs = context.bound(eqn, vals)
+    known = constants(eqn, vals)
+    if known is not None:
+        return [outs[0]._replace(known=known)]
+    return [uniform(eqn, vals, outs[0])] if len(outs) == 1 else outs
+
+
+RULES: Mapping[str, Callable] = {
+    "sample": sample,
+    "scan": scan,
+    **CONTROL_FLOW,
+}
+"""Rules `(eqn, vals, keys, context) -> vals` for equations with sites."""

@@ -1,0 +1,1 @@
+"""What a site becomes: its measure, weights, baselines and controls."""

@@ -1,0 +1,96 @@
+"""Control variates: a baseline that the objective itself gives for a site's score."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from ..._ir.address import render
+from ..._ir.site import Loop
+from ...errors import InvalidControlVariate
+from ..interpret.context import Context, Opened
+from ..values.lanes import deps_of, moved
+from ..values.value import Val, each_array, event_shape, placed
+from .own_lane import Made, reads_own_lane
+
+
+def control_variate(eqn: Any, vals: Sequence[Val], made: Made, context: Context) -> list[Val]:
+    """Notes the baseline with its site; `made` is what is known of what it is computed from."""
+    (value,), path, where = vals, eqn.params["path"], eqn.params["where"]
+    named = f"ppl.control_variate({render(path)!r}, ...) at {where}"
+    if context.outer is not None:
+        raise InvalidControlVariate(
+            f"{named} is inside a loop, a branch or a checkpoint. Return its value from there "
+            "(stacked, for a loop) and call ppl.control_variate after it."
+        )
+    places = [i for i, o in enumerate(context.opened) if o.site and o.site.path == path]
+    if not places:
+        known = ", ".join(sorted({o.site.address for o in context.opened if o.site})) or "none"
+        raise InvalidControlVariate(
+            f"{named}: no site with a score has this address so far. Sites with weights: {known}. "
+            "Call it after the site, with the address that the objective sees."
+        )
+    for place in places:
+        opened = context.opened[place]
+        _check(value, opened, named)
+        if value.sites >> place & 1:
+            _check_own_lane(eqn, value, made, place, opened, named)
+        context.opened[place] = opened._replace(given=_fitted(value, opened))
+    return []
+
+
+def _check(value: Val, opened: Opened, named: str) -> None:
+    if opened.axis or opened.perturbed:
+        raise InvalidControlVariate(
+            f"{named}: the site has several particles, and no score to subtract from. Give it "
+            "ppl.ScoreFunction(), or leave the control variate out."
+        )
+    if opened.given is not None:
+        raise InvalidControlVariate(
+            f"{named}: the site has one already. Add their values in one ppl.control_variate."
+        )
+    shape, lanes = event_shape(value), [opened.lanes[d] for d in _written_order(opened)]
+    if list(shape) != lanes[: len(shape)]:
+        raise InvalidControlVariate(
+            f"{named}: the value has shape {shape}, the site's lanes (its vmaps and loops, "
+            f"outermost first, and its batch) {tuple(lanes)}. Give a scalar, or an array of its "
+            "first lane dimensions."
+        )
+
+
+def _check_own_lane(
+    eqn: Any, value: Val, made: Made, number: int, opened: Opened, named: str
+) -> None:
+    shape = event_shape(value)
+    places = _written_order(opened)[: len(shape)]
+    if reads_own_lane(eqn.invars[0], made, number, places, shape):
+        raise InvalidControlVariate(
+            f"{named}: the value depends on the site's own choice (or cannot be seen not to), so "
+            "its mean is not zero. Compute it from what comes before the site or, lane by lane, "
+            "from the choices of other lanes: as jnp.sum(x) - x, by jnp.where with a mask that is "
+            "a constant, or from shifted lanes."
+        )
+
+
+def _written_order(opened: Opened) -> list[int]:
+    """The site's lane dimensions (loops, then vmaps, then batch) in the order of its choices."""
+    assert opened.site is not None
+    loops, vmaps = list(range(len(opened.loops))), len(opened.site.lanes)
+    noted = sum(isinstance(axis, Loop) for axis in opened.site.axes)
+    order, inner = loops[: len(loops) - noted], iter(loops[len(loops) - noted :])
+    mapped = iter(range(len(loops), len(loops) + vmaps))
+    order += [next(inner if isinstance(axis, Loop) else mapped) for axis in opened.site.axes]
+    return order + list(range(len(loops) + vmaps, len(opened.lanes)))
+
+
+def _fitted(value: Val, opened: Opened) -> Val:
+    """The value, of one entry a lane."""
+    places = _written_order(opened)[: len(event_shape(value))]
+
+    def filled(array, axes):
+        array = stop_gradient(placed(array, places, len(opened.lanes), lead=len(axes)))
+        return jnp.broadcast_to(array, (*array.shape[: len(axes)], *opened.lanes))
+
+    lanes = moved(deps_of(value), lambda d: places[d]).lanes
+    return each_array(filled, value)._replace(lanes=lanes)

@@ -1,0 +1,263 @@
+"""The particles of one site: its estimator, applied to every lane."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.lax import stop_gradient
+
+from ..._distributions.cut import gated
+from ..._distributions.law import law
+from ..._ir.estimator import Particles, check_estimator, default_estimator, scorable
+from ..._ir.site import Call, Operands, Site, read_call
+from ..._jax import equations, identities
+from ...errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
+
+
+class Measure(NamedTuple):
+    """The particles of a site's lanes, the batch among them.
+
+    Values are `(particles, *lanes, *event)`, weights `(particles, *lanes)` or None where constantly
+    one. For `runs` (constants of the particles), weights are relative to these. `baseline` and
+    `control` are `(*lanes)` or None, `chances` are like the weights or None.
+    """
+
+    values: jax.Array
+    weights: jax.Array | None = None
+    runs: jax.Array | None = None
+    baseline: jax.Array | None = None
+    control: jax.Array | None = None
+    chances: jax.Array | None = None
+
+
+class Kind(NamedTuple):
+    """What is known of a site's measure without running it.
+
+    `constants` of its runs and `values` of its particles, the same for all elements, if fixed.
+    `baseline` and `control`: whether it has them.
+    """
+
+    particles: int
+    weighted: bool = False
+    normalized: bool = True
+    perturbed: bool = False
+    runs: bool = False
+    shared: Any = None
+    constants: np.ndarray | None = None
+    values: tuple | None = None
+    exact: bool = False
+    baseline: bool = False
+    control: bool = False
+    site: Site | None = None
+
+
+def estimator_of(site: Site, operands: Operands, allow_biased: bool) -> Any:
+    """The estimator of a site, checked."""
+    estimator = operands.estimator or default_estimator(operands.distribution)
+    check_estimator(estimator, operands.distribution, site.address, site.where)
+    if not (estimator.unbiased or allow_biased):
+        raise BiasedEstimator(
+            f"{type(estimator).__name__} at site {site.address!r}, {site.where}, is biased. "
+            "Choose an unbiased estimator, or accept it: "
+            "ppl.expectation(objective, allow_biased=True)."
+        )
+    return estimator
+
+
+def kind_of(site: Site, avals: Any, allow_biased: bool) -> Kind:
+    """The kind of a site's measure, from the shapes of its operands."""
+    found: list[Kind] = []
+
+    def trace(*leaves):
+        return measure(read_call(site, leaves), jax.random.key(0), allow_biased, (), found)
+
+    jax.eval_shape(trace, *[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals])
+    return found[0]
+
+
+def kinds_within(jaxpr: Any, allow_biased: bool) -> list[Kind]:
+    """The kinds of all the sites of a jaxpr, nested ones included."""
+    kinds = []
+    for eqn in jaxpr.eqns:
+        if equations.kind(eqn) == "sample":
+            kinds.append(kind_of(eqn.params["site"], [v.aval for v in eqn.invars], allow_biased))
+        elif equations.has_sites(eqn):
+            for body in equations.bodies(eqn):
+                kinds += kinds_within(body, allow_biased)
+    return kinds
+
+
+def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found: list) -> Measure:
+    """The measures of all the lanes of a site.
+
+    `flags` say, beside the site's own, whether control flow reaches it: where it does not, its
+    measure is one particle. `found` receives the measure's `Kind`.
+    """
+    if call.operands.obs is not None:
+        found[:] = [Kind(1)]
+        return Measure(call.data()[None])
+    shape = (*call.site.lane_shape, *call.site.out.shape)
+    if math.prod(shape) == 0:  # no elements: nothing is random, and nothing to weigh
+        found[:] = [Kind(1, exact=True)]
+        return Measure(jnp.zeros((1, *shape), call.site.out.dtype))
+
+    def lane(operands: Operands, key):
+        shown = (*operands.active, *flags)
+        operands = operands._replace(
+            distribution=gated(operands.distribution, shown),
+            estimator=gated(operands.estimator, shown),
+        )
+        estimator = estimator_of(call.site, operands, allow_biased)
+        if not estimator.exact:
+            call.site.check_drawable(operands.distribution)
+        base = law(operands.distribution)
+        seen = scorable(base.base, estimator, operands.distribution, call.site)
+        drawn = estimator.particles(key, seen)
+        check_particles(drawn, call.site)
+        drawn = drawn._replace(values=base.pushed(drawn.values))
+        promised = estimator.second_order or estimator.exact or allow_biased
+        if not (promised or drawn.perturbed):  # of perturbations, where they are met
+            drawn = _of_first_order(drawn, second_derivative(call.site, estimator))
+        values, weights = drawn.values, drawn.weights
+        if weights is None and drawn.control is not None:
+            weights = jnp.ones((1, *jnp.shape(drawn.control)))
+        runs = None if drawn.runs is None else jnp.asarray(drawn.runs)
+        found[:] = [_kind(drawn, weights is not None, estimator.exact, call.site)]
+        if weights is None:
+            return Measure(jnp.asarray(values))
+        if runs is not None:
+            constants = runs.reshape(-1, *(1 for _ in weights.shape[1:]))
+            weights = jnp.where(
+                constants == 0, 1.0, weights / jnp.where(constants == 0, 1.0, constants)
+            )
+        chances = drawn.chances
+        if chances is not None:
+            chances = jnp.broadcast_to(chances, weights.shape)
+        for flag in (*operands.active, *flags):
+            weights = jnp.where(flag, weights, _first_alone(weights) if runs is None else 1.0)
+            chances = None if chances is None else jnp.where(flag, chances, _first_alone(chances))
+        costs = []
+        for cost in (drawn.baseline, drawn.control):
+            if cost is not None:
+                cost = _of_elements(cost, weights.shape[1:], cost is drawn.control)
+                for flag in (*operands.active, *flags):
+                    cost = jnp.where(flag, cost, _unread(cost, cost is drawn.control))
+            costs.append(cost)
+        return Measure(jnp.asarray(values), weights, runs, costs[0], costs[1], chances)
+
+    lanes_last: Any = (1, 1, 0, 0, 0, 1)
+    out = call.over_lanes(lane, call.keys(key), out_axes=Measure(*lanes_last))
+    if out.runs is None or not call.site.lanes:
+        return out
+    if found[0].constants is None:
+        _check_one_for_all(call, lambda operands, key: lane(operands, key).runs, key)
+    return out._replace(runs=out.runs.reshape(-1, out.runs.shape[-1])[0])
+
+
+def _kind(drawn: Any, weighted: bool, exact: bool, site: Site) -> Kind:
+    return Kind(
+        drawn.values.shape[0],
+        weighted,
+        drawn.normalized,
+        drawn.perturbed,
+        drawn.runs is not None,
+        drawn.shared,
+        _known(drawn.runs),
+        _constants(drawn.values),
+        exact,
+        drawn.baseline is not None,
+        drawn.control is not None,
+        site,
+    )
+
+
+def _check_one_for_all(call: Call, runs: Callable, key: jax.Array) -> None:
+    """Raises where the constants of runs, which are traced, are made of what differs by lane.
+
+    Not by which lanes are reached: that cuts off derivatives alone.
+    """
+    call = call.with_operand("active", ())
+    try:
+        jax.eval_shape(lambda: call.over_lanes(runs, call.keys(key), out_axes=None))
+    except SiteFailure:
+        raise UnsuitableEstimator(
+            f"The lanes of site {call.site.address!r} at {call.site.where} share their particles, "
+            "and each has constants of its own for these (such as the eta of Rebar). Give all "
+            "lanes the same, or the site an estimator without Particles.runs."
+        ) from None
+
+
+def check_particles(drawn: Any, site: Site) -> None:
+    """Raises where a field of an estimator's particles has no meaning beside the others."""
+    count, runs = drawn.values.shape[0], getattr(drawn.runs, "shape", ())
+    wrong = {
+        f"{count} values and no weights": drawn.weights is None and count != 1,
+        "a baseline and no weights": drawn.weights is None and drawn.baseline is not None,
+        f"a baseline for {count} particles": drawn.baseline is not None and count != 1,
+        "chances and not perturbed=True": drawn.chances is not None and not drawn.perturbed,
+        "runs and perturbed=True": drawn.runs is not None and drawn.perturbed,
+        "a shared name and no runs": drawn.shared is not None and drawn.runs is None,
+        f"runs of shape {runs} for {count} particles": drawn.runs is not None and runs != (count,),
+    }
+    said = [what for what, met in wrong.items() if met]
+    if said:
+        raise UnsuitableEstimator(
+            f"The estimator of site {site.address!r} at {site.where} gives {said[0]}. "
+            "See the docstring of ppl.Particles."
+        )
+
+
+def _known(runs: Any) -> np.ndarray | None:
+    """The constants of runs, where they are known while tracing."""
+    return None if runs is None or isinstance(runs, Tracer) else np.asarray(runs)
+
+
+def second_derivative(site: Site, estimator: Any = None) -> str:
+    """What is wrong with a second derivative at a site."""
+    name = "The estimator" if estimator is None else f"{type(estimator).__name__}"
+    return (
+        f"{name} at site {site.address!r}, {site.where}, is unbiased in value and first derivative "
+        "alone, and a second derivative was taken in what the site's distribution depends on. "
+        "Choose an estimator whose second derivatives are unbiased (ppl.ScoreFunction(), or "
+        "another that says `second_order = True`), or accept the bias: "
+        "ppl.expectation(objective, allow_biased=True)."
+    )
+
+
+def _of_first_order(drawn: Particles, message: str) -> Particles:
+    """The same particles, whose derivatives are not differentiated again."""
+
+    def once(array):
+        if not isinstance(array, jax.Array) or not jnp.issubdtype(array.dtype, jnp.inexact):
+            return array
+        return identities.first_order(array, [array], message)
+
+    return drawn._replace(values=once(drawn.values), weights=once(drawn.weights))
+
+
+def _constants(values: Any) -> tuple | None:
+    """The particles' values, where the estimator gave constants that all elements share."""
+    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.integer):
+        return None
+    rows = values.reshape(len(values), -1)
+    return tuple(rows[:, 0].tolist()) if (rows == rows[:, :1]).all() else None
+
+
+def _of_elements(cost: Any, batch: tuple[Any, ...], shared: bool) -> jax.Array:
+    """A value for each element of the batch; one that is `shared` is a sum over them."""
+    cost = jnp.asarray(cost)
+    alone = shared and cost.ndim < len(batch)
+    return jnp.broadcast_to(cost / math.prod(batch) if alone else cost, batch)
+
+
+def _unread(cost: jax.Array, control: bool) -> Any:
+    """A baseline or control of a site that is not reached: it is neither learnt nor counted."""
+    return 0.0 if control else stop_gradient(cost)
+
+
+def _first_alone(weights: jax.Array) -> jax.Array:
+    return jnp.zeros_like(weights).at[0].set(1.0)

@@ -1,0 +1,231 @@
+"""Evaluating one site: its values and weights, over the particles and worlds of what it reads."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..._ir.site import read_call
+from ..._jax import equations
+from ..._jax.run import run
+from ...errors import UnsuitableEstimator
+from ..interpret.context import Context, MixedSteps, Opened, conformed, mixed_dims
+from ..values.dimensions import Along
+from ..values.lanes import Deps, deps_of, joined, moved
+from ..values.value import (
+    Axis,
+    Known,
+    Segment,
+    Val,
+    Worlds,
+    appended,
+    each_array,
+    event_shape,
+    with_sorted_axes,
+)
+from .baseline import noted
+from .gating import gate
+from .measure import Kind, measure
+from .runs import open_runs, shared_runs
+
+
+def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
+    """The value of a site; its weights are noted in the context."""
+    site, flags, found = eqn.params["site"], context.active, []
+
+    def measured(*arrays):
+        call, active = read_call(site, arrays[: len(vals)]), arrays[len(vals) :]
+        return tuple(measure(call, keys.key, context.allow_biased, active, found))
+
+    inputs = [*vals, *flags]
+    values, weights, constants, *costs = _traced(measured, inputs, context.calling(eqn))
+    (kind,) = found
+    if context.all_exact and not kind.exact and not site.observed:
+        raise UnsuitableEstimator(
+            f"ppl.log_expectation sums over every choice, but site {site.address!r} at "
+            f"{site.where} is drawn. Give it stdlib.estimators.Enumerate(), or for all sites: "
+            'ppl.with_estimators(program, {"*": Enumerate()}).'
+        )
+    if weights is None:
+        return [_first(values)]
+    value, weight = _alike(values, weights, context)
+    if context.all_exact:
+        weight = each_array(lambda array, _: _log(array), weight)
+    call = read_call(site, [val.array for val in vals])
+    opening = _Opening(call, kind, context, constants, costs)
+    if kind.runs:
+        return [opening.runs(value, weight)]
+    if kind.perturbed:
+        return [opening.worlds(value, weight)]
+    if kind.particles == 1:
+        return [opening.one(_first(value), _first(weight))]
+    return [opening.axis(value, weight)]
+
+
+def _log(weight: jax.Array) -> jax.Array:
+    possible = weight > 0
+    return jnp.where(possible, jnp.log(jnp.where(possible, weight, 1.0)), -jnp.inf)
+
+
+def _alike(value: Val, weight: Val, context: Context) -> tuple[Val, Val]:
+    """A value with the provenance of its weight as well: what a weight reads, its value does.
+
+    Both have a leading dimension of particles, so their lanes are dimensions of the same number.
+    """
+    deps = joined([deps_of(value), deps_of(weight)])
+    (value,) = conformed(context, [value], mixed_dims(context, [value], [deps]))
+    return value._replace(sites=deps.sites, lanes=deps.lanes), weight
+
+
+class _Opening:
+    """What happens to a site's values and weights, by the kind of its measure."""
+
+    def __init__(self, call: Any, kind: Kind, context: Context, constants: Any, costs: Sequence):
+        self.site, self.estimator = call.site, call.operands.estimator
+        self.kind, self.context, self.constants, self.costs = kind, context, constants, costs
+
+    def _open(
+        self,
+        value: Val,
+        weight: Val,
+        axis: bool = False,
+        normalized: bool = False,
+        perturbed: bool = False,
+    ) -> Val:
+        """Opens the site; the value then depends on it lane by lane, where its lanes come first.
+
+        In a loop it may depend on the site's earlier steps already.
+        """
+        lanes, loops = event_shape(weight)[1 if perturbed else 0 :], self.context.loops
+        baseline, control, chances = self.costs
+        if baseline is not None:
+            baseline = noted(baseline, weight, self.context)
+        opened = Opened(
+            self.site,
+            weight,
+            (*self.context.lengths, *lanes),
+            axis,
+            normalized,
+            perturbed,
+            baseline,
+            control=control,
+            chances=chances,
+            loops=loops,
+        )
+        number = self.context.open(opened)
+        relation = (*self.context.own_steps, *(Along(d) for d in range(len(lanes))))
+        own = Deps(1 << number, {number: relation} if relation else {})
+        deps = joined([deps_of(value), own])
+        lost = None in deps.lanes.get(number, relation and (None,))
+        if lost and any(axis.site == number for axis in value.axes):
+            raise MixedSteps(loops[-1].eqn)
+        return value._replace(sites=deps.sites, lanes=deps.lanes)
+
+    def one(self, value: Val, weight: Val) -> Val:
+        """One particle: no axis."""
+        return self._open(value, weight)
+
+    def axis(self, value: Val, weight: Val) -> Val:
+        """Several particles, whose number multiplies with that of others: a named axis."""
+        axis = Axis(self.context.next)
+        value, weight = _named(value, axis), _named(weight, axis)
+        value = self._open(value, weight, axis=True, normalized=self.kind.normalized)
+        constants = self.kind.values
+        return value if constants is None else value._replace(known=Known(axis, constants))
+
+    def worlds(self, value: Val, weight: Val) -> Val:
+        """A particle and its perturbations: new worlds, in which those of other sites are not."""
+        own = Segment(self.context.next, (), self.kind.particles - 1)
+        array = jnp.moveaxis(value.array, len(value.axes), 0)[1:]
+        worlds = Worlds(array, value.axes, (own,))
+        base = _first(value)
+        base = base._replace(worlds=appended(base.worlds, worlds))
+        array = jax.lax.slice_in_dim(weight.array, 1, None, axis=len(weight.axes))
+        weight = weight._replace(array=array, worlds=None)
+        return self._open(base, weight, normalized=True, perturbed=True)
+
+    def runs(self, value: Val, weight: Val) -> Val:
+        """Particles that go together with those of other lanes: an axis of runs of the program."""
+        axis = shared_runs(self.context, self.kind, self.estimator)
+        if axis is None:
+            axis = open_runs(self.context, self.constants, self.kind, self.estimator)
+        bit = 1 << axis.site
+        value, weight = (
+            _run_of(val, axis)._replace(sites=val.sites | bit) for val in (value, weight)
+        )
+        steps = tuple(Along(-loop.level) for loop in self.context[axis.site].loops)
+        if steps:
+            value, weight = (
+                v._replace(lanes={**v.lanes, axis.site: steps}) for v in (value, weight)
+            )
+        return self.one(value, weight)
+
+
+def _run_of(val: Val, axis: Axis) -> Val:
+    """Particles as runs: in each run of what the site reads, the particle of that run."""
+
+    def diagonal(array, axes):
+        array = jnp.moveaxis(array, [axes.index(axis), len(axes)], [0, 1])
+        index = jnp.arange(array.shape[0])
+        return jnp.moveaxis(array[index, index], 0, axes.index(axis))
+
+    has = {axis in part.axes for part in (val, val.worlds) if part is not None}
+    if has == {False}:
+        return _named(val, axis)
+    assert has == {True}
+    return _trailing_lanes(each_array(diagonal, val))
+
+
+def _trailing_lanes(val: Val) -> Val:
+    deps = moved(deps_of(val), lambda d: d - 1)
+    return val._replace(lanes=deps.lanes)
+
+
+def _first(val: Val) -> Val:
+    """The first particle."""
+    out = each_array(lambda array, axes: jnp.take(array, 0, axis=len(axes)), val)
+    return _trailing_lanes(out)
+
+
+def _named(val: Val, axis: Axis) -> Val:
+    """The leading dimension of particles, as a named axis; it is the last of all."""
+    if val.worlds:
+        val = val._replace(worlds=val.worlds._replace(axes=(*val.worlds.axes, axis)))
+    val = val._replace(axes=(*val.axes, axis))
+    return with_sorted_axes(_trailing_lanes(val))
+
+
+def _val(x: Any) -> Val:
+    return x if isinstance(x, Val) else Val(x)
+
+
+def _traced(fn: Callable, vals: Sequence[Val], context: Context) -> list[Any]:
+    """`fn` of the values, each output (or None) with just the axes and lanes it depends on."""
+    random = [val for val in vals if val.sites]
+    if not random:
+        return [None if out is None else Val(out) for out in fn(*(v.array for v in vals))]
+    structs = [jax.typeof(v.array) for v in random]
+    structs = [
+        jax.ShapeDtypeStruct(s.shape[len(v.axes) :], s.dtype, weak_type=s.weak_type)
+        for s, v in zip(structs, random, strict=True)
+    ]
+
+    def of_random(*arrays):
+        given = iter(arrays)
+        return fn(*(next(given) if val.sites else val.array for val in vals))
+
+    closed, shape = jax.make_jaxpr(of_random, return_shape=True)(*structs)
+
+    def step(eqn, operands):
+        inputs = [_val(x) for x in operands]
+        if equations.kind(eqn) == "jit":
+            jaxpr, consts = equations.body_of(eqn)
+            return run(jaxpr, [Val(c) for c in consts], inputs, step)
+        if equations.kind(eqn) == "gated":
+            return gate(eqn, inputs, context)
+        return context.bound(eqn, inputs)
+
+    outs = iter(run(closed.jaxpr, [Val(c) for c in closed.consts], random, step))
+    leaves = jax.tree.leaves(shape, is_leaf=lambda x: x is None)
+    return [None if leaf is None else _val(next(outs)) for leaf in leaves]

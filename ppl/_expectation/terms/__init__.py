@@ -1,0 +1,1 @@
+"""The additive terms of an objective."""

@@ -1,0 +1,1 @@
+"""Values over named particle axes, and their provenance."""

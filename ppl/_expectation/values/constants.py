@@ -1,0 +1,163 @@
+"""What is known while tracing of values that are constants of a particle: enumerated states.
+
+A table indexed by an enumerated state, over all of whose particles the index runs from first to
+last, is the table itself: its dimension becomes the particle axis, and nothing is gathered.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import or_
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._jax import equations
+from ..interpret.context import Context, mixed_dims
+from .dimensions import dimension_maps, is_elementwise
+from .lanes import deps_of, transfer
+from .value import Axis, Known, Val, lift, placed, with_sorted_axes
+
+_SHAPED = {"broadcast_in_dim", "copy", "reshape", "slice", "squeeze", "stop_gradient", "transpose"}
+_COMPUTED = {"add", "and", "clamp", "convert_element_type", "eq", "ge", "gt", "le", "lt", "max"} | {
+    "min",
+    "mul",
+    "ne",
+    "neg",
+    "not",
+    "or",
+    "rem",
+    "select_n",
+    "sub",
+}
+
+
+def constants(eqn: Any, vals: Sequence[Val]) -> Known | None:
+    """The constants of an equation's result, where its inputs are known and it is simple."""
+    name, found = equations.kind(eqn), [val.known for val in vals if val.known]
+    if not found or len({known.axis for known in found}) > 1 or len(eqn.outvars) != 1:
+        return None
+    if name in _SHAPED:
+        return found[0] if len(vals) == 1 else None
+    integers = not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact)
+    if name not in _COMPUTED or not integers:
+        return None
+    length = len(found[0].constants)
+    with jax.ensure_compile_time_eval():
+        inputs = [_constant(v, val) for v, val in zip(eqn.invars, vals, strict=True)]
+        spread = [jnp.broadcast_to(x, (length,)) for x in inputs if x is not None]
+        if len(spread) < len(inputs):
+            return None
+        (out,) = equations.bind(eqn, spread)
+    return Known(found[0].axis, tuple(np.asarray(out).tolist()))
+
+
+def _constant(atom: Any, val: Val) -> Any:
+    if val.known is not None:
+        return jnp.asarray(val.known.constants, atom.aval.dtype)
+    literal = equations.is_literal(atom) and np.ndim(val.array) == 0
+    return jnp.asarray(val.array, atom.aval.dtype) if literal else None
+
+
+def lookup(eqn: Any, vals: Sequence[Val], context: Context) -> Val | None:
+    """A table indexed by all the particles of one axis in turn: the table; else None."""
+    rule = _LOOKUPS.get(equations.kind(eqn))
+    found = rule and rule(eqn, vals)
+    if not found:
+        return None
+    dim, axis = found
+    table, out = vals[0], eqn.outvars[0].aval.shape
+    (deps,) = transfer(eqn, [deps_of(val) for val in vals])
+    mixed = mixed_dims(context, vals, [deps])
+    whole = all(mixed.get(a.site, set()) <= set(a.form) for a in (*table.axes, axis))
+    if not whole or any(val.worlds for val in vals) or axis in table.axes:
+        return None
+    maps = dimension_maps(eqn)
+    assert maps is not None and maps[0] is not None
+    places = [p for d, p in enumerate(maps[0]) if d != dim]
+    if None in places or places != sorted(places):
+        return None
+    array = jnp.moveaxis(table.array, len(table.axes) + dim, len(table.axes))
+    val = with_sorted_axes(Val(array, (*table.axes, axis), *deps))
+    small = placed(val.array, places, len(out), lead=len(val.axes))
+    return val._replace(array=jnp.broadcast_to(small, (*_lead(val), *out)), small=small)
+
+
+def uniform(eqn: Any, vals: Sequence[Val], out: Val) -> Val:
+    """The result of an equation elementwise, computed once for elements that are all the same."""
+    small = _small(eqn, vals, out)
+    if small is None:
+        return out
+    lead = out.array.shape[: len(out.axes)]
+    shape = (*lead, *eqn.outvars[0].aval.shape)
+    return out._replace(array=jnp.broadcast_to(small, shape), small=small)
+
+
+def _small(eqn: Any, vals: Sequence[Val], out: Val) -> Any:
+    name, rank = equations.kind(eqn), len(eqn.outvars[0].aval.shape)
+    literals = [equations.is_literal(v) and np.ndim(v.val) == 0 for v in eqn.invars]
+    found = [v.small is not None for v in vals]
+    if not any(found) or not all(map(or_, found, literals)) or any(v.worlds for v in vals):
+        return None
+    if name == "squeeze" or (name == "reduce_sum" and not eqn.params["axes"]):
+        return vals[0].small.reshape(*_lead(vals[0]), *_squeezed(eqn, vals[0]))
+    if name == "broadcast_in_dim":
+        return placed(
+            vals[0].small, eqn.params["broadcast_dimensions"], rank, lead=len(vals[0].axes)
+        )
+    if not is_elementwise(eqn):
+        return None
+    shape = np.broadcast_shapes(*(_own(v) for v, f in zip(vals, found, strict=True) if f))
+    if shape == eqn.outvars[0].aval.shape:
+        return None
+    inputs = [
+        v._replace(array=jnp.broadcast_to(v.small, (*_lead(v), *shape))) if f else v
+        for v, f in zip(vals, found, strict=True)
+    ]
+    return lift(lambda *arrays: equations.bind(eqn, arrays)[0], inputs)
+
+
+def _lead(val: Val) -> tuple[int, ...]:
+    return val.array.shape[: len(val.axes)]
+
+
+def _own(val: Val) -> tuple[int, ...]:
+    return val.small.shape[len(val.axes) :]
+
+
+def _squeezed(eqn: Any, val: Val) -> list[int]:
+    gone = eqn.params.get("dimensions", ())
+    return [n for d, n in enumerate(_own(val)) if d not in gone]
+
+
+def _counts(val: Val, size: int) -> Axis | None:
+    """The axis whose particles a value counts, from zero up to a size."""
+    known = val.known
+    return known.axis if known and known.constants == tuple(range(size)) else None
+
+
+def _gathered(eqn: Any, vals: Sequence[Val]) -> tuple[int, Axis] | None:
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    shape = eqn.invars[0].aval.shape
+    if len(numbers.start_index_map) != 1:
+        return None
+    dim = int(numbers.start_index_map[0])
+    axis = _counts(vals[1], shape[dim])
+    rest = [d for d in range(len(shape)) if d != dim]
+    batch = set(getattr(numbers, "operand_batching_dims", ()))
+    whole = all(d in batch or sizes[d] == shape[d] for d in rest)
+    return (dim, axis) if axis and whole and sizes[dim] == 1 else None
+
+
+def _sliced(eqn: Any, vals: Sequence[Val]) -> tuple[int, Axis] | None:
+    shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
+    partial = [d for d, (n, m) in enumerate(zip(shape, sizes, strict=True)) if n != m]
+    if len(partial) != 1 or sizes[partial[0]] != 1:
+        return None
+    (dim,) = partial
+    axis = _counts(vals[1 + dim], shape[dim])
+    return (dim, axis) if axis else None
+
+
+_LOOKUPS: Mapping[str, Callable] = {"gather": _gathered, "dynamic_slice": _sliced}
+"""Rules `(eqn, vals) -> (dimension that is indexed, axis)`, or None where it is no table."""

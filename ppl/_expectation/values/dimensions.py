@@ -1,0 +1,224 @@
+"""Where the dimensions of an equation's operands go: the rule table of provenance by dimension.
+
+A rule `(eqn) -> maps` gives, for each operand, a tuple with an entry a dimension: the dimension of
+the result whose elements depend, along it, each on the same index of the operand; an `Along` where
+on those before or after; None where indices are mixed. An equation without a rule
+mixes everything.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._jax import equations
+
+EXACT, CAUSAL, ANTICAUSAL = 0, 1, -1
+
+
+class Along(NamedTuple):
+    """Lanes run along an array dimension; a negative one is the step of a loop around.
+
+    `how`: an element depends on its own lane alone (`EXACT`), on those up to its own (`CAUSAL`) or
+    from its own on (`ANTICAUSAL`).
+    """
+
+    dim: int
+    how: int = EXACT
+
+
+BODIES = {"jit", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+"""Equations whose body says it all."""
+
+
+def dimension_maps(eqn: Any) -> list[tuple | None] | None:
+    """The map of each operand, or None where the equation is not known."""
+    rule = RULES.get(equations.kind(eqn))
+    return None if rule is None else rule(eqn)
+
+
+def is_elementwise(eqn: Any) -> bool:
+    """Whether an equation does the same with each element of its operands."""
+    return equations.kind(eqn) in ELEMENTWISE
+
+
+def _shape(atom):
+    return atom.aval.shape
+
+
+def _same_size(eqn):
+    """Dimensions of which the result has all, as they are; one of size one may be spread out."""
+    out = _shape(eqn.outvars[0])
+    maps = []
+    for v in eqn.invars:
+        shape = _shape(v)
+        whole = len(shape) == len(out)
+        maps.append(tuple(d if whole and n == out[d] else None for d, n in enumerate(shape)))
+    return maps
+
+
+def _broadcast(eqn):
+    out, (operand, *rest) = _shape(eqn.outvars[0]), eqn.invars
+    dims = eqn.params["broadcast_dimensions"]
+    own = [d if n == out[d] else None for n, d in zip(_shape(operand), dims, strict=True)]
+    return [tuple(own), *(() for _ in rest)]
+
+
+def _reshape(eqn):
+    """Dimensions that stay whole: those with as much before them, and the same size."""
+    old, new = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
+    places, before = {}, 1
+    for i, n in enumerate(new):
+        if n > 1:
+            places[before, n] = i
+        before *= n
+    dims, before = [], 1
+    for n in old:
+        dims.append(places.get((before, n)) if n > 1 else None)
+        before *= n
+    return [tuple(dims), *(() for _ in eqn.invars[1:])]
+
+
+def _removing(name):
+    """The rule of equations that remove the dimensions in a parameter."""
+
+    def rule(eqn):
+        maps = []
+        for v in eqn.invars:
+            places = iter(range(len(_shape(v))))
+            gone = eqn.params[name]
+            maps.append(tuple(None if d in gone else next(places) for d in range(len(_shape(v)))))
+        return maps
+
+    return rule
+
+
+def _mixing(name):
+    """The rule of equations that mix indices along the dimensions (or the one) in a parameter."""
+
+    def rule(eqn):
+        mixed = np.ravel(eqn.params[name])
+        ranks = [len(_shape(v)) for v in eqn.invars]
+        return [tuple(None if d in mixed else d for d in range(rank)) for rank in ranks]
+
+    return rule
+
+
+def _transpose(eqn):
+    order = eqn.params["permutation"]
+    return [tuple(order.index(d) for d in range(len(order)))]
+
+
+def _cumulative(eqn):
+    axis, how = eqn.params["axis"], ANTICAUSAL if eqn.params["reverse"] else CAUSAL
+    rank = len(_shape(eqn.invars[0]))
+    return [tuple(Along(d, how) if d == axis else d for d in range(rank))]
+
+
+def _dot_general(eqn):
+    (left_sum, right_sum), (left_batch, right_batch) = eqn.params["dimension_numbers"]
+    left, right = (len(_shape(v)) for v in eqn.invars)
+    place, maps = len(left_batch), []
+    for rank, summed, batch in ((left, left_sum, left_batch), (right, right_sum, right_batch)):
+        dims: list[int | None] = []
+        for d in range(rank):
+            if d in batch:
+                dims.append(list(batch).index(d))
+            elif d in summed:
+                dims.append(None)
+            else:
+                dims.append(place)
+                place += 1
+        maps.append(tuple(dims))
+    return maps
+
+
+def _pad(eqn):
+    padding = eqn.params["padding_config"]
+    return [tuple(d if p == (0, 0, 0) else None for d, p in enumerate(padding)), ()]
+
+
+def _update_slice(eqn):
+    operand, update, *starts = eqn.invars
+    shape, own = _shape(operand), _shape(update)
+    inner = tuple(d if n == own[d] else None for d, n in enumerate(shape))
+    return [tuple(range(len(shape))), inner, *(() for _ in starts)]
+
+
+def _stack(eqn):
+    axis = eqn.params["axis"]
+    ranks = [len(_shape(v)) for v in eqn.invars]
+    return [tuple(d if d < axis else d + 1 for d in range(rank)) for rank in ranks]
+
+
+def _gather(eqn):
+    operand, _ = eqn.invars
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    rank = len(_shape(eqn.outvars[0]))
+    offsets = iter(sorted(numbers.offset_dims))
+    batch = [d for d in range(rank) if d not in numbers.offset_dims]
+    pairs = dict(
+        zip(
+            getattr(numbers, "operand_batching_dims", ()),
+            getattr(numbers, "start_indices_batching_dims", ()),
+            strict=True,
+        )
+    )
+    dims: list[int | None] = []
+    for d, n in enumerate(_shape(operand)):
+        if d in pairs:
+            dims.append(batch[pairs[d]])
+        elif d in numbers.collapsed_slice_dims:
+            dims.append(None)
+        else:
+            place = next(offsets)
+            dims.append(place if sizes[d] == n else None)
+    return [tuple(dims), (*batch, None)]
+
+
+def _gated(eqn):
+    return [tuple(range(len(_shape(v)))) for v in eqn.invars]
+
+
+def _matrices(eqn):
+    """Linear algebra: a matrix for each index of the leading dimensions."""
+    return [(*range(len(_shape(v)) - 2), None, None) for v in eqn.invars]
+
+
+_ELEMENTWISE = (
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil "
+    "clamp clz conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp "
+    "exp2 expm1 floor forward_only ge gt igamma igamma_grad_a igammac imag integer_pow is_finite "
+    "le lgamma log log1p logistic lt max min mul ne neg nextafter not or polygamma "
+    "population_count pow random_gamma random_gamma_grad real reduce_precision "
+    "regularized_incomplete_beta rem round rsqrt select_n share shift_left shift_right_arithmetic "
+    "shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta"
+)
+
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
+
+_REDUCTIONS = (
+    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
+)
+
+RULES: Mapping[str, Callable] = {
+    **dict.fromkeys((*ELEMENTWISE, "slice", "dynamic_slice"), _same_size),
+    **dict.fromkeys(_REDUCTIONS.split(), _removing("axes")),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulative),
+    **dict.fromkeys(("cholesky", "triangular_solve"), _matrices),
+    "broadcast_in_dim": _broadcast,
+    "concatenate": _mixing("dimension"),
+    "dot_general": _dot_general,
+    "dynamic_update_slice": _update_slice,
+    "gated": _gated,
+    "gather": _gather,
+    "pad": _pad,
+    "reshape": _reshape,
+    "rev": _mixing("dimensions"),
+    "sort": _mixing("dimension"),
+    "split": _mixing("axis"),
+    "squeeze": _removing("dimensions"),
+    "stack": _stack,
+    "transpose": _transpose,
+}
+"""Rules `(eqn) -> maps`."""

@@ -1,0 +1,96 @@
+"""From particles of each lane to joint states of lanes that are mixed."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .value import Segment, Val, Worlds, axis_sizes, broadcast, segment, spread_worlds, union_axes
+
+
+def expand(val: Val, number: int, dims: set[int], site: Any) -> Val:
+    """A value over the joint states of a site's lanes along `dims` (and its form so far).
+
+    `site` has the sizes of its lane dimensions; n lanes of J particles have J**n joint states. The
+    worlds of a perturbed site become one for each lane, in which that lane alone is perturbed.
+    """
+    relation = val.lanes.get(number, ())
+    where = {d: relation[d].dim for d in dims if d < len(relation) and relation[d] is not None}
+    worlds = val.worlds
+    if worlds and site.perturbed:
+        worlds = _one_by_one(val, number, sorted(dims), where, site.lanes)
+    elif worlds and any(axis.site == number for axis in worlds.axes):
+        array, axes = _joint(worlds.array, worlds.axes, 1, number, dims, where, site.lanes)
+        worlds = worlds._replace(array=array, axes=axes)
+    array, axes = val.array, val.axes
+    if any(axis.site == number for axis in axes):
+        array, axes = _joint(array, axes, 0, number, dims, where, site.lanes)
+    return val._replace(array=array, axes=axes, worlds=worlds, known=None, small=None)
+
+
+def _joint(array, axes, leading, number, dims, where, sizes):
+    """Gathers the particle of each lane in each joint state."""
+    (old,) = (axis for axis in axes if axis.site == number)
+    form = tuple(sorted({*dims, *old.form}))
+    new = [d for d in form if d not in old.form]
+    at = leading + axes.index(old)
+    source = joint_states(array.shape[at], old.form, form, sizes)
+    places = [leading + len(axes) + where[d] for d in new]
+    front = jnp.moveaxis(array, [at, *places], range(1 + len(new)))
+    lanes = front.shape[1 : 1 + len(new)]
+    flat = front.reshape(front.shape[0], math.prod(lanes), *front.shape[1 + len(new) :])
+    out = flat[source, np.arange(flat.shape[1])[None]]
+    out = out.reshape(-1, *lanes, *out.shape[2:])
+    out = jnp.moveaxis(out, range(1 + len(new)), [at, *places])
+    return out, tuple(a._replace(form=form) if a == old else a for a in axes)
+
+
+def joint_states(states: int, old: tuple, form: tuple, sizes: tuple) -> np.ndarray:
+    """For each joint state over `form` and each lane of its new dimensions: the state over `old`.
+
+    States number the particles of the lanes of a form as digits, in the lanes' row-major order.
+    """
+    before, count = (math.prod(sizes[d] for d in dims) for dims in (old, form))
+    particles = round(states ** (1 / before))
+    digits = np.indices((particles,) * count).reshape(*(sizes[d] for d in form), -1)
+    new = [i for i, d in enumerate(form) if d not in old]
+    kept = [i for i, d in enumerate(form) if d in old]
+    lanes = digits.transpose(*new, *kept, -1).reshape(count // before, before, -1)
+    place = particles ** np.arange(before)[::-1]
+    return np.einsum("nbs,b->sn", lanes, place)
+
+
+def _one_by_one(val, number, dims, where, sizes) -> Worlds:
+    """Each world of a site becomes one for each lane along `dims`: the others are unperturbed."""
+    pieces, segments = [], []
+    axes = union_axes([val, val.worlds])
+    lanes = axis_sizes([val, val.worlds], axes)
+    full = broadcast(val, axes, lanes)
+    for own in val.worlds.segments:
+        piece = spread_worlds(segment(val, own), axes, lanes)
+        if own.site == number and not set(dims) <= set(own.form):
+            piece, own = _split(piece, full, own, dims, where, sizes, len(axes))
+        pieces.append(piece)
+        segments.append(own)
+    return Worlds(jnp.concatenate(pieces), axes, tuple(segments))
+
+
+def _split(piece, base, own: Segment, dims, where, sizes, rank):
+    old = [sizes[d] for d in own.form]
+    new = [d for d in dims if d not in own.form]
+    for d in new:
+        place = rank + where[d]
+        selected = np.eye(sizes[d], dtype=bool)
+        shape = [1] * base.ndim
+        shape[place] = sizes[d]
+        mask = selected.reshape(sizes[d], *shape)
+        piece = jnp.where(mask, piece[:, None], base).reshape(-1, *base.shape)
+    # worlds are numbered (perturbation, lanes of the old form, lanes of the new dimensions)
+    form = tuple(sorted((*own.form, *new)))
+    order = [*own.form, *new]
+    count = own.size // math.prod(old)
+    grid = piece.reshape(count, *(sizes[d] for d in order), *base.shape)
+    grid = jnp.moveaxis(grid, [1 + order.index(d) for d in form], range(1, 1 + len(form)))
+    piece = grid.reshape(-1, *base.shape)
+    return piece, Segment(own.site, form, piece.shape[0])

@@ -1,0 +1,105 @@
+"""Particles of weight zero add nothing to a derivative, though their cost may be infinite.
+
+What multiplies such a particle's cost is zero, and so is what comes back to it in reverse mode. But
+zero times the infinite derivative of a logarithm at zero is no number, and a sum over the particles
+would not be one either. So, over particle axes, the equations whose derivative can be infinite pass
+back nothing for nothing. Where derivatives are finite that is what JAX does anyway.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..._jax import equations, identities
+from ..._jax.run import run
+from .dimensions import is_elementwise
+from .value import Axis, Val
+
+_SINGULAR = frozenset(
+    ("acos", "acosh", "asin", "atanh", "cbrt", "digamma", "div", "erf_inv", "integer_pow", "lgamma")
+) | {"log", "log1p", "pow", "rsqrt", "sqrt", "tan"}
+"""Equations whose value or derivative is infinite somewhere."""
+
+_LINEAR = frozenset(
+    ("add", "add_any", "sub", "neg", "copy", "convert_element_type", "real", "imag", "select_n")
+) | {"max", "min", "clamp", "abs", "sign", "stop_gradient"}
+"""Equations whose derivative does not depend on the value, or is at most one."""
+
+
+def unbounded(eqn: Any, vals: Sequence[Val]) -> bool:
+    """Whether the outputs may be infinite at a particle, and only there."""
+    if any(val.unbounded for val in vals):
+        return True
+    return any(kind in _SINGULAR for kind in _kinds(eqn)) and any(_spread(eqn, vals))
+
+
+def _kinds(eqn: Any) -> Sequence[str]:
+    inner = [kind for body in equations.bodies(eqn) for e in body.eqns for kind in _kinds(e)]
+    return [equations.kind(eqn), *inner]
+
+
+def _spread(eqn: Any, vals: Sequence[Val]) -> list[bool]:
+    """Which operands, that an infinite derivative may come from, have particles."""
+    kind = equations.kind(eqn)
+    read = vals[1:] if kind == "div" else vals[:1] if kind == "pow" else vals
+    return [bool(val.axes or val.worlds) for val in read]
+
+
+def emitted(eqn: Any, vals: Sequence[Val]) -> Callable:
+    """The equation as a function of arrays, which passes back nothing for nothing if it has to."""
+    plain = lambda *arrays: equations.bind(eqn, arrays)  # noqa: E731
+    kind = equations.kind(eqn)
+    if kind in equations.REPLACEABLE and unbounded(eqn, vals):
+        replaced = equations.with_bodies(eqn, partial(partial, _run_quietly))
+        return lambda *arrays: equations.bind(replaced, arrays)
+    if not is_elementwise(eqn) or kind in _LINEAR or not unbounded(eqn, vals):
+        return plain
+    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
+        return plain
+    factors = [val.unbounded for val in vals]
+    guarded = [kind != "mul" or factors[1 - i] for i in range(len(vals))]
+    return lambda *arrays: [quiet(plain, guarded)(*arrays)] if any(guarded) else plain(*arrays)
+
+
+def _run_quietly(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
+    """A body whose operands may all have particles, its equations as `emitted` has them."""
+    axis = (Axis(0),)
+
+    def step(eqn, operands):
+        vals = [x if isinstance(x, Val) else Val(x) for x in operands]
+        outs = emitted(eqn, vals)(*(val.array for val in vals))
+        return [Val(out, axis, unbounded=unbounded(eqn, vals)) for out in outs]
+
+    outs = run(jaxpr, [Val(x, axis) for x in consts], [Val(x, axis) for x in args], step)
+    return [out.array if isinstance(out, Val) else out for out in outs]
+
+
+def quiet(plain: Callable, guarded: Sequence[bool]) -> Callable:
+    """An elementwise function whose derivatives, where `guarded`, are `share`s."""
+
+    @jax.custom_jvp
+    def function(*arrays):
+        return plain(*arrays)[0]
+
+    def rule(arrays, tangents):
+        out, total = function(*arrays), None
+        for i, tangent in enumerate(tangents):
+            if type(tangent) is jax.custom_derivatives.SymbolicZero:
+                continue
+            of_one = lambda x, i=i: plain(*arrays[:i], x, *arrays[i + 1 :])[0]  # noqa: E731
+            term = _tangent(of_one, arrays[i], tangent, out, guarded[i])
+            total = term if total is None else total + term
+        return out, jnp.zeros_like(out) if total is None else total
+
+    function.defjvp(rule, symbolic_zeros=True)
+    return function
+
+
+def _tangent(of_one: Callable, x: Any, tangent: Any, out: Any, guarded: bool) -> Any:
+    if not guarded:
+        return jax.jvp(of_one, (x,), (tangent,))[1]
+    slope = jax.jvp(of_one, (x,), (jnp.ones_like(x),))[1]
+    return identities.share(jnp.broadcast_to(tangent, out.shape), slope)

@@ -1,0 +1,126 @@
+"""The one statement of the language."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .._distributions.families import canonical
+from .._distributions.integers import is_integral, representable
+from .._distributions.protocol import value_of
+from .._jax.failure import told_of_site
+from ..errors import ChoiceShapeError, ChoiceTypeError
+from .address import Path, parse
+from .estimator import Estimator, check_estimator
+from .foreign import refuse_handlers
+from .site import Operands, make_call, user_location
+
+
+def sample(
+    address: str, distribution: Any, estimator: Estimator | None = None, *, obs: Any = None
+) -> jax.Array:
+    """One random choice of a program, or one observation.
+
+    **Arguments**
+
+    - `address`: the site's name, unique in its program; `"a/b"` is `b` in the scope `a`.
+    - `distribution`: a pytree with NumPyro's protocol: `sample(key)` and `log_prob(value)`, and
+      `has_rsample`, `support` and `enumerate_support` where an estimator asks for them. Every
+      NumPyro and FlowJAX distribution is one. `log_prob` may return one value per element of a
+      batch; the site's density is their product. A site that is only scored (observed,
+      conditioned, moved by a kernel) needs no sampler; its values are then of the shape and dtype
+      that the distribution states (`batch_shape` and `event_shape`, or `shape`; `dtype` or
+      `support`), else those of the data.
+    - `estimator`: how gradients pass this site (`ppl.Reparameterized()`, `ppl.ScoreFunction()`,
+      `stdlib.estimators.Enumerate()`, ...). By default `Reparameterized` where the distribution
+      says `has_rsample`, else `ScoreFunction`.
+    - `obs`: data. The site then returns it and counts as likelihood. Where the site has integers,
+      numbers of any dtype stand for the integers that they are; one that is not an integer is an
+      error, or, where it is traced (or NaN), has density zero.
+
+    **Returns** the value drawn (or `obs`), of the distribution's own shape and dtype. Under
+    `jax.vmap` each lane draws independently; in `lax.scan` each step draws afresh.
+
+    **Raises** `SampleOutsideTransformation` where nothing gives the program a meaning,
+    `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`;
+    `ForeignStatement` under a handler of NumPyro; `UndrawableSite` where one without a sampler is
+    drawn.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def coin():
+    ...     fairness = ppl.sample("fairness", dist.Beta(2.0, 2.0))
+    ...     return ppl.sample("heads", dist.Bernoulli(fairness))
+    >>> int(ppl.seed(coin)(jax.random.key(0))) in (0, 1)
+    True
+
+    ```
+    """
+    path, where = parse(address), user_location()
+    refuse_handlers(f"sample({address!r})")
+    with told_of_site(address, where):
+        distribution = canonical(distribution)
+    out, drawable = value_of(distribution, obs, address, where)
+    if obs is not None:
+        obs = coerce(obs, out, path, where, "The observation")
+    if estimator is not None:
+        check_estimator(estimator, distribution, address, where)
+    return make_call(path, Operands(distribution, estimator, obs), out, where, drawable).bind()
+
+
+def coerce(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Array:
+    """`value` as an array of the site's dtype, or an error that names the site.
+
+    At a site of integers, numbers of another dtype that are traced or missing stay what they are:
+    what scores them finds out which are integers.
+    """
+    address = "/".join(path)
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as failure:
+        raise ChoiceTypeError(
+            f"{what} for {address!r} at {where} is not an array: {value!r}."
+        ) from failure
+    if array.shape != like.shape:
+        raise ChoiceShapeError(
+            f"{what} for {address!r} has shape {array.shape}, but the site at {where} has shape "
+            f"{like.shape}.{_shape_remedy(array.shape, like.shape)}"
+        )
+    complex_there = jnp.issubdtype(like.dtype, jnp.complexfloating)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) and not complex_there:
+        raise ChoiceTypeError(
+            f"{what} for {address!r} has dtype {array.dtype}, but the site at {where} has dtype "
+            f"{like.dtype}. Convert it first: .astype({jnp.dtype(like.dtype).name!r})."
+        )
+    if is_integral(like.dtype) and not jnp.can_cast(array.dtype, like.dtype):
+        return _integers(value, array, like.dtype, f"{what} for {address!r}", where)
+    return array.astype(like.dtype)
+
+
+def _integers(value: Any, array: jax.Array, dtype: Any, what: str, where: str) -> jax.Array:
+    """Numbers at a site of integers, as these; unchanged where some are traced, or missing."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        return array
+    numbers = np.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        numbers = numbers.astype(np.float64)
+    whole = representable(numbers, dtype)
+    wrong = ~whole & np.isfinite(numbers)
+    if wrong.any():
+        raise ChoiceTypeError(
+            f"{what} has dtype {array.dtype} and holds {numbers[wrong].flat[0]}, but the site at "
+            f"{where} has dtype {jnp.dtype(dtype).name}: numbers there are integers of that type. "
+            "Round or rescale the data, or give the site a distribution of real numbers."
+        )
+    return array.astype(dtype) if whole.all() else array
+
+
+def _shape_remedy(got: tuple, want: tuple) -> str:
+    squeezed = tuple(n for n in got if n != 1)
+    if squeezed == tuple(n for n in want if n != 1):
+        return f" Reshape it: .reshape({want})."
+    if got and not want:
+        return " Draw one for each: put the site in jax.vmap, or give its distribution that shape."
+    return f" Give a value of shape {want}, or change the distribution's shape."

@@ -1,0 +1,1 @@
+"""What is private to JAX, and jaxprs in general: primitives, equations, running, dataflow."""

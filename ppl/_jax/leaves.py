@@ -1,0 +1,35 @@
+"""The array leaves of a pytree, which are traced, and the rest, which is static."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class _Dynamic:
+    """Stands for an array leaf among the static ones."""
+
+    def __repr__(self):
+        return "·"
+
+
+DYNAMIC = _Dynamic()
+
+
+def is_array(x: Any) -> bool:
+    """Whether a leaf is dynamic: an array, or what stands for one. Everything else is static."""
+    return isinstance(x, jax.Array | np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype"))
+
+
+def partition(tree: Any) -> tuple[list, tuple, Any]:
+    """The array leaves of a tree, its static leaves and its structure."""
+    leaves, treedef = jax.tree.flatten(tree)
+    static = tuple(DYNAMIC if is_array(x) else x for x in leaves)
+    return [x for x in leaves if is_array(x)], static, treedef
+
+
+def merge(leaves: Sequence[Any], static: tuple, treedef: Any) -> Any:
+    """The inverse of `partition`."""
+    rest = iter(leaves)
+    return jax.tree.unflatten(treedef, [next(rest) if s is DYNAMIC else s for s in static])

@@ -1,0 +1,110 @@
+"""Sites under `vmap`: loops and branches are rewritten so that their meaning survives batching.
+
+A site in a `scan` notes the loop before the lanes outside it, so that its choices are laid out as
+the program is written. A branch whose predicate differs by lane, and a `while_loop`, which for some
+lanes runs on after their end, are run with their sites marked as reached or not.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+from jax import lax
+
+from .._distributions.cut import gated
+from .._ir.site import Call, Loop, Site
+from .._jax import batching, equations
+from .feed import Depth, Nothing, Placed
+from .record import Record
+from .walker import RULES, Meaning, everywhere, placed_sites, walk, while_parts
+
+_conds = itertools.count()
+
+
+def _loops(site: Site) -> int:
+    return sum(isinstance(axis, Loop) for axis in site.axes)
+
+
+def _noted(site: Site, depth: int) -> Site:
+    missing = (Loop(),) * (depth - _loops(site))
+    return dataclasses.replace(site, axes=(*missing, *site.axes))
+
+
+def _note_loops(call: Any, feed: Depth) -> tuple[Any, Record]:
+    return call.with_sites(lambda site: _noted(site, feed.loops)).bind(), Record()
+
+
+def _is_noted(placed: Placed) -> bool:
+    return _loops(placed.site) >= placed.depth
+
+
+def _rewrite_scan(eqn, dims):
+    if all(map(_is_noted, placed_sites(eqn))):
+        return None
+    return lambda *operands: RULES["scan"](eqn, operands, _note_loops, Depth(0))[0]
+
+
+def _rewrite_while(eqn, dims):
+    if all(map(_is_noted, placed_sites(eqn))):
+        return None
+
+    def replacement(*operands):
+        unfinished, (jaxpr, closed), consts, init = while_parts(eqn, operands)
+
+        def advance(carry):
+            going = unfinished(carry)
+
+            flagged = everywhere(lambda call: call.appended("active", going))
+
+            def note(call, feed):
+                return flagged(call.with_sites(lambda site: _noted(site, feed.loops)), feed)
+
+            return walk(jaxpr, closed, [*consts, *carry], note, Depth(1))[0]
+
+        return lax.while_loop(unfinished, advance, init)
+
+    return replacement
+
+
+def _rewrite_cond(eqn, dims):
+    if dims[0] is None:
+        return None
+    bodies = [equations.opened(branch) for branch in eqn.params["branches"]]
+
+    def replacement(index, *operands):
+        cond = next(_conds)
+        outs = []
+        for i, body in enumerate(bodies):
+            flag = index == i
+            entered = gated(operands, [flag])
+            plain = {id(new): old for new, old in zip(entered, operands, strict=True)}
+            meaning = _reached(flag, (cond, i), plain)
+            outs.append(walk(*body, entered, meaning, Nothing())[0])
+        return [lax.select_n(index, *cases) for cases in zip(*outs, strict=True)]
+
+    return replacement
+
+
+def _reached(flag: Any, branch: tuple[int, int], plain: dict[int, Any]) -> Meaning:
+    """Marks sites as reached or not.
+
+    Their estimators read the operands of the branch that are `plain`: settings stay those of all
+    lanes.
+    """
+
+    def inside(site: Site) -> Site:
+        return dataclasses.replace(site, branch=(*site.branch, branch))
+
+    def marked(call: Any) -> Any:
+        if isinstance(call, Call):
+            settings = jax.tree.map(lambda x: plain.get(id(x), x), call.operands.estimator)
+            call = call._replace(operands=call.operands._replace(estimator=settings))
+        return call.with_sites(inside).appended("active", flag)
+
+    return everywhere(marked)
+
+
+batching.rewrite_under_vmap("scan", _rewrite_scan)
+batching.rewrite_under_vmap("while", _rewrite_while)
+batching.rewrite_under_vmap("cond", _rewrite_cond)
