@@ -61,7 +61,7 @@ def _nodes(eqn: Any, within: tuple) -> list[Node]:
 
 
 def _vmaps(site: Site) -> tuple[str, ...]:
-    return tuple(f"vmap {axis.size}" for axis in site.lanes)
+    return tuple(f"vmap {axis.size}" for axis in site.vmaps)
 
 
 def _named(eqn: Any) -> str:

@@ -15,10 +15,10 @@ from .._walk.walker import expanded
 from ..errors import NonScalarObjective
 from .elimination.contract import contract
 from .elimination.log_sum import log_sum
-from .interpret.context import Context, MixedSteps
 from .interpret.evaluate import evaluate
+from .interpret.evaluation import Evaluation, MixedSteps
 from .interpret.scan import too_long
-from .terms.terms import Term, collapse, forgotten, terms_of
+from .terms.terms import Term, collapse, forget, terms_of
 
 Aux = TypeVar("Aux")
 
@@ -168,13 +168,13 @@ def _estimated(
     """The value and the auxiliary outputs; loops whose steps mix are written out."""
     written_out: set[int] = set()
     while True:
-        context = Context(evaluate, allow_biased, written_out, all_exact=exactly)
+        evaluation = Evaluation(evaluate, allow_biased, written_out, all_exact=exactly)
         wanted = [i == 0 for i in range(len(jaxpr.outvars))]
         try:
-            value, *rest = evaluate(jaxpr, consts, [], Keys(key), context, wanted)
-            total = sum_up([*terms_of(value), *_controls(context)], context)
+            value, *rest = evaluate(jaxpr, consts, [], Keys(key), evaluation, wanted)
+            total = sum_up([*terms_of(value), *_controls(evaluation)], evaluation)
             total = jnp.asarray(total, jaxpr.outvars[0].aval.dtype)
-            return total, [_auxiliary(out, context) for out in rest]
+            return total, [_auxiliary(out, evaluation) for out in rest]
         except MixedSteps as found:
             if id(found.eqn) in written_out:
                 raise too_long(found.eqn) from None
@@ -199,26 +199,26 @@ def _is_real(leaf: Any) -> bool:
     return isinstance(leaf, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.inexact))
 
 
-def _controls(context: Context) -> list[Term]:
+def _controls(evaluation: Evaluation) -> list[Term]:
     """The costs of estimators' own, which do not meet the weight of their own site.
 
     In a loop they may depend on its earlier steps, whose weights are left out with it: given these,
     the mean of a control is zero.
     """
     terms = []
-    for number, site in enumerate(context.opened):
+    for number, site in enumerate(evaluation.opened):
         if site.control is not None:
-            term = Term(site.control, len(site.lanes))
-            terms.append(term if site.axis else forgotten(term, [number]))
+            term = Term(site.control, len(site.lane_sizes))
+            terms.append(term if site.axis else forget(term, [number]))
     return terms
 
 
-def _auxiliary(out: Any, context: Context) -> jax.Array:
-    out = collapse(out, context)._replace(worlds=None)
+def _auxiliary(out: Any, evaluation: Evaluation) -> jax.Array:
+    out = collapse(out, evaluation)._replace(worlds=None)
     if not out.axes:
         return jax.lax.stop_gradient(out.array)
     array = jnp.asarray(out.array, jnp.result_type(out.array, jnp.float32))
-    return jax.lax.stop_gradient(contract([Term(out._replace(array=array))], context))
+    return jax.lax.stop_gradient(contract([Term(out._replace(array=array))], evaluation))
 
 
 def _with_scalar(objective: Callable, has_aux: bool, *args: Any, **kwargs: Any) -> Any:

@@ -31,11 +31,11 @@ class Particles(NamedTuple):
     - `chances`: with `perturbed`, where the particles are a whole finite support, each value once:
       their probabilities, `(J, *batch)`. A cost that reads no other site or element is then summed
       over them exactly.
-    - `runs`: `(J,)` constants, where the particles of all elements go together: particle j of one
-      element is met only by particle j of the others, with weight `runs[j] Π (w_j / runs[j])`. The
-      weights must equal `runs[j]` in value, whatever the element. None where they multiply.
-    - `shared`: with `runs`, a name: sites of one name share their particles, as elements do. They
-      must have the same constants: what these differ in goes into the name. Constants that are
+    - `shared_weights`: `(J,)` constants c, where the particles of all elements are coupled: that of
+      index j meets only those of index j of the others, with weight `c_j Π (w_j / c_j)`. The
+      weights must equal c_j in value, whatever the element. None where particles multiply.
+    - `shared`: with `shared_weights`, a name: sites of one name share their particles, as elements
+      do. They must have the same constants: what these differ in goes into the name. Those that are
       traced are taken for the same where the estimators are; other sites go by themselves.
     - `baseline`: `(*batch)` or a scalar, with `J = 1` only: what is subtracted from the cost that
       multiplies the weight's derivative. It must not depend on the draw. A derivative in the
@@ -53,7 +53,7 @@ class Particles(NamedTuple):
     weights: jax.Array | None
     normalized: bool = False
     perturbed: bool = False
-    runs: Any = None
+    shared_weights: Any = None
     shared: Hashable | None = None
     baseline: Any = None
     control: Any = None

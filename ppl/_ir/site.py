@@ -41,7 +41,7 @@ class Operands(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lanes:
+class Vmap:
     """One `vmap` around a site: its size and the operand leaves it maps."""
 
     size: int
@@ -57,8 +57,8 @@ class Loop:
 class Site:
     """The static parameters of a `sample` equation.
 
-    `axes` lists the vmaps (and the loops between them) around the site, outermost first; the value
-    has one leading dimension for each `Lanes`. `branch` lists the batched `cond` branches it is in.
+    `around` lists the vmaps (and the loops between them), outermost first; the value has one
+    leading dimension for each `Vmap`. `branch` lists the batched `cond` branches it is in.
     `observed` says that the operands include data, `drawable` that the distribution has a sampler.
     """
 
@@ -67,7 +67,7 @@ class Site:
     static: tuple
     out: jax.ShapeDtypeStruct
     where: str
-    axes: tuple[Lanes | Loop, ...] = ()
+    around: tuple[Vmap | Loop, ...] = ()
     branch: tuple[tuple[int, int], ...] = ()
     observed: bool = False
     drawable: bool = True
@@ -91,23 +91,23 @@ class Site:
         return self.treedef is None
 
     @property
-    def lanes(self) -> tuple[Lanes, ...]:
-        return tuple(axis for axis in self.axes if isinstance(axis, Lanes))
+    def vmaps(self) -> tuple[Vmap, ...]:
+        return tuple(axis for axis in self.around if isinstance(axis, Vmap))
 
     @property
     def lane_shape(self) -> tuple[int, ...]:
-        return tuple(axis.size for axis in self.lanes)
+        return tuple(axis.size for axis in self.vmaps)
 
     def batched(self, size: int, mapped: tuple[bool, ...]) -> "Site":
         """The site under one more, outermost vmap."""
-        return dataclasses.replace(self, axes=(Lanes(size, mapped), *self.axes))
+        return dataclasses.replace(self, around=(Vmap(size, mapped), *self.around))
 
     def loop_position(self, depth: int) -> int:
         """Where the `depth`-th loop around (1 = innermost) stands among the value's axes."""
-        loops = [i for i, axis in enumerate(self.axes) if isinstance(axis, Loop)]
+        loops = [i for i, axis in enumerate(self.around) if isinstance(axis, Loop)]
         if depth > len(loops):
             return 0
-        return sum(isinstance(axis, Lanes) for axis in self.axes[: loops[-depth]])
+        return sum(isinstance(axis, Vmap) for axis in self.around[: loops[-depth]])
 
     def check_drawable(self, distribution: Any) -> None:
         """Raises where the site can only be scored."""
@@ -172,7 +172,7 @@ class Call(NamedTuple):
         def one(leaves, *extra):
             return fn(merge(leaves, static, treedef), *extra)
 
-        for axis, mapped in reversed(list(zip(self.site.lanes, flags, strict=True))):
+        for axis, mapped in reversed(list(zip(self.site.vmaps, flags, strict=True))):
             dynamic = [flag for flag, s in zip(mapped, static, strict=True) if s is DYNAMIC]
             one = jax.vmap(
                 one,
@@ -277,7 +277,7 @@ def make_call(
 def read_call(site: Site, leaves: Sequence[Any]) -> Call:
     """The call that an equation with these parameters and operands stands for."""
     operands = merge([_plain(x) for x in leaves], site.static, site.treedef)
-    return Call(site, operands, tuple(_flags(axis, site.static, operands) for axis in site.lanes))
+    return Call(site, operands, tuple(_flags(axis, site.static, operands) for axis in site.vmaps))
 
 
 def _plain(leaf: Any) -> Any:
@@ -286,7 +286,7 @@ def _plain(leaf: Any) -> Any:
     return jnp.asarray(leaf) if literal else leaf
 
 
-def _flags(axis: Lanes, static: tuple, operands: Operands) -> Operands:
+def _flags(axis: Vmap, static: tuple, operands: Operands) -> Operands:
     mapped = iter(axis.mapped)
     flags = iter([next(mapped) if s is DYNAMIC else False for s in static])
     return Operands(*(tuple(next(flags) for _ in jax.tree.leaves(part)) for part in operands))
@@ -299,12 +299,12 @@ def _pack(call: Call) -> tuple[list, Site]:
         for m in call.mapped
     )
     axes = tuple(
-        Lanes(axis.size, next(flags)) if isinstance(axis, Lanes) else axis
-        for axis in call.site.axes
+        Vmap(axis.size, next(flags)) if isinstance(axis, Vmap) else axis
+        for axis in call.site.around
     )
     observed = call.operands.obs is not None
     site = dataclasses.replace(
-        call.site, treedef=treedef, static=static, axes=axes, observed=observed
+        call.site, treedef=treedef, static=static, around=axes, observed=observed
     )
     return leaves, site
 

@@ -23,12 +23,12 @@ _conds = itertools.count()
 
 
 def _loops(site: Site) -> int:
-    return sum(isinstance(axis, Loop) for axis in site.axes)
+    return sum(isinstance(axis, Loop) for axis in site.around)
 
 
 def _noted(site: Site, depth: int) -> Site:
     missing = (Loop(),) * (depth - _loops(site))
-    return dataclasses.replace(site, axes=(*missing, *site.axes))
+    return dataclasses.replace(site, around=(*missing, *site.around))
 
 
 def _note_loops(call: Any, feed: Depth) -> tuple[Any, Record]:

@@ -32,9 +32,13 @@ class _Antithetic(Estimator):
         tilt = inside.joint(slope * (logits - stop_gradient(logits)))
         dtype = jax.eval_shape(inside.base.sample, jax.random.key(0)).dtype
         weights = jnp.stack([1 + tilt, 1 - tilt]) / 2
-        runs = np.array([0.5, 0.5])
+        shared_weights = np.array([0.5, 0.5])
         return Particles(
-            pair.astype(dtype), weights, normalized=True, runs=runs, shared="antithetic"
+            pair.astype(dtype),
+            weights,
+            normalized=True,
+            shared_weights=shared_weights,
+            shared="antithetic",
         )
 
     def unsuitable(self, distribution: Any) -> str | None:

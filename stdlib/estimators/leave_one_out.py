@@ -58,5 +58,6 @@ class LeaveOneOut(Estimator):
         score = log_prob - stop_gradient(log_prob)
         others = (jnp.sum(score, 0) - score) / (size - 1)
         weights = (1 + score - others) / size
-        runs = np.full(size, 1 / size)
-        return Particles(values, weights, normalized=True, runs=runs, shared=("LeaveOneOut", size))
+        shared_weights = np.full(size, 1 / size)
+        name = ("LeaveOneOut", size)
+        return Particles(values, weights, True, shared_weights=shared_weights, shared=name)

@@ -59,8 +59,13 @@ class Rebar(Estimator):
         weights = jnp.stack([weight, self.eta * jnp.ones_like(weight), -self.eta * weight])
         eta = _number(self.eta)
         of = jnp if eta is None else np
-        runs = of.stack([of.ones_like(self.eta), self.eta, of.negative(self.eta)])
-        return Particles(jnp.stack([hard, *soft]), weights, runs=runs, shared=("Rebar", eta))
+        shared_weights = of.stack([of.ones_like(self.eta), self.eta, of.negative(self.eta)])
+        return Particles(
+            jnp.stack([hard, *soft]),
+            weights,
+            shared_weights=shared_weights,
+            shared=("Rebar", eta),
+        )
 
     def unsuitable(self, distribution: Any) -> str | None:
         """Draws must be floats with a relaxation."""

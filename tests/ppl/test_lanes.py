@@ -90,7 +90,7 @@ def test_relation(name):
     closed = jax.make_jaxpr(fn)(X)
     (out,) = flow(closed.jaxpr, [Deps(1, {0: (A, B)})])
     assert out.sites == 1
-    assert out.lanes.get(0, (None, None)) == expected
+    assert out.relations.get(0, (None, None)) == expected
 
 
 @pytest.mark.parametrize("name", KEPT)

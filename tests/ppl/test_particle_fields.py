@@ -28,7 +28,7 @@ def slopes(program, *args, n=50):
     return jax.jit(jax.vmap(lambda key: grad(key, *args)))(jax.random.split(KEY, n))
 
 
-# --- sharing runs ---------------------------------------------------------------------------------
+# --- sharing weights ------------------------------------------------------------------------------
 
 
 def relaxed_pair(first, second):
@@ -46,7 +46,7 @@ def mean_of_pair(p):
 
 
 @pytest.mark.parametrize("as_eta", [float, np.float32, jnp.float32], ids=["float", "np", "jnp"])
-def test_sites_of_other_constants_keep_their_own_runs(as_eta):
+def test_sites_of_other_constants_keep_their_own_weights(as_eta):
     mixed, equal = relaxed_pair(as_eta(0.8), as_eta(0.2)), relaxed_pair(as_eta(0.8), as_eta(0.8))
     assert not np.allclose(slopes(mixed, 0.3), slopes(equal, 0.3))
     assert_unbiased(mixed, 0.3, exact=mean_of_pair, key=KEY, num_samples=20_000)
@@ -80,7 +80,7 @@ class Shared(ppl.Estimator):
 
     def particles(self, key, distribution):
         drawn = LeaveOneOut(len(self.constants)).particles(key, distribution)
-        return drawn._replace(shared="mine", runs=np.array(self.constants))
+        return drawn._replace(shared="mine", shared_weights=np.array(self.constants))
 
 
 def in_sequence(first, second):
@@ -97,7 +97,7 @@ def in_scan(first, second):
 
 @pytest.mark.parametrize("other", [(0.2, 0.3, 0.5), (0.4, 0.6)], ids=["count", "constants"])
 @pytest.mark.parametrize("program", [in_sequence, in_scan])
-def test_one_name_for_other_runs_names_both_sites(program, other):
+def test_one_name_for_other_weights_names_both_sites(program, other):
     with pytest.raises(UnsuitableEstimator, match=r"'y' at .*py.*'x' at .*py.*'mine'"):
         ppl.expectation(program(Shared((0.5, 0.5)), Shared(other)))(KEY, 0.3)
 
@@ -242,9 +242,9 @@ UNUSED = {
         "baseline": 1.0,
     },
     "chances and not perturbed=True": {"chances": np.ones(1)},
-    "runs and perturbed=True": {"runs": np.ones(1), "perturbed": True},
-    "a shared name and no runs": {"shared": "name"},
-    "runs of shape (2,) for 1 particles": {"runs": np.full(2, 0.5)},
+    "shared_weights and perturbed=True": {"shared_weights": np.ones(1), "perturbed": True},
+    "a shared name and no shared_weights": {"shared": "name"},
+    "shared_weights of shape (2,) for 1 particles": {"shared_weights": np.full(2, 0.5)},
 }
 
 

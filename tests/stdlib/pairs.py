@@ -153,7 +153,7 @@ MECHANISMS = {
         *("MeasureValued-bernoulli-batch", "MeasureValued-exponential"),
         *("StochasticTriple-bernoulli", "StochasticTriple-geometric"),
     ],
-    "shared runs": [
+    "coupled": [
         *("LeaveOneOut3-one-hot", "Arm-bernoulli-batch"),
         *("DisArm-bernoulli-event", "Rebar-float-bernoulli"),
     ],

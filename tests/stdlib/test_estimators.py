@@ -34,14 +34,14 @@ def test_box_is_one_in_value_and_the_score_in_derivative():
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])
-def test_leave_one_out_runs_are_its_weights_in_value(batch):
+def test_leave_one_out_shared_weights_are_its_weights_in_value(batch):
     particles = LeaveOneOut(4).particles(KEY, dist.Geometric(jnp.full(batch, 0.4)))
     assert particles.values.shape == (4, *batch)
-    assert particles.runs.tolist() == [0.25] * 4
+    assert particles.shared_weights.tolist() == [0.25] * 4
     assert bool(jnp.all(particles.weights == 0.25))
 
 
-def test_two_leave_one_outs_share_their_runs_where_they_have_as_many():
+def test_two_leave_one_outs_share_their_particles_where_they_have_as_many():
     def shared(size):
         return LeaveOneOut(size).particles(KEY, dist.Poisson(1.0)).shared
 

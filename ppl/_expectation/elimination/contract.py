@@ -8,17 +8,18 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from ..._jax import identities
-from ..interpret.context import Context, Opened
+from ..interpret.evaluation import Evaluation
 from ..sites import baseline
 from ..sites.measure import second_derivative
-from ..terms.terms import Term, Terms, forgotten
-from ..values.lanes import deps_of, moved
-from ..values.value import Val, event_shape, placed, segment, widen
+from ..sites.weighted_site import WeightedSite
+from ..terms.terms import Term, Terms, forget
+from ..values.lanes import deps_of, move
+from ..values.value import Value, event_shape, place, segment, widen
 from .forward import fold
-from .semiring import axis_of, guarded_product, quiet_product, summed, weighted
+from .semiring import axis_of, guarded_product, quiet_product, sum_over, weigh
 
 
-def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -> jax.Array:
+def contract(terms: Iterable[Term], evaluation: Evaluation, minimized: bool = False) -> jax.Array:
     """The weighted sum over all particles and worlds: Σ_terms Σ_particles term × Π weights.
 
     Sites are eliminated in reverse order. Only the terms that depend on a site meet its weights,
@@ -29,65 +30,69 @@ def contract(terms: Iterable[Term], context: Context, minimized: bool = False) -
     `minimized`.
     """
     given = (
-        baseline.given(site.given, number, context)
-        for number, site in enumerate(context.opened)
+        baseline.give(site.given, number, evaluation)
+        for number, site in enumerate(evaluation.opened)
         if site.given is not None
     )
-    remaining = Terms([*(_exactly(term, context) for term in terms), *given])
-    for number in reversed(range(len(context.opened))):
-        site, here, after = context.opened[number], [], Terms()
-        in_chain = any(number in group for group in context.chains.values())
+    remaining = Terms([*(_exactly(term, evaluation) for term in terms), *given])
+    for number in reversed(range(len(evaluation.opened))):
+        site, here, after = evaluation.opened[number], [], Terms()
+        in_chain = any(number in group for group in evaluation.chains.values())
         for term in remaining:
             if term.val.sites >> number & 1:
                 here.append(term)
-                term = _eliminated(term, number, context, in_chain)
+                term = _eliminate(term, number, evaluation, in_chain)
                 if not in_chain:
                     # and, in a loop, the later sites of earlier steps that the weight depends on
-                    term = forgotten(term, range(number, len(context.opened)))
+                    term = forget(term, range(number, len(evaluation.opened)))
             after.add(term)
         if site.baseline is not None and here:
-            after.add(baseline.learnt(here, number, context, minimized))
-        if number in context.chains:
-            after = Terms(fold(after, context.chains[number], context))
+            after.add(baseline.learn(here, number, evaluation, minimized))
+        if number in evaluation.chains:
+            after = Terms(fold(after, evaluation.chains[number], evaluation))
         remaining = after
     first, *others = (term.val.array for term in remaining)
     return functools.reduce(jnp.add, others, first)
 
 
-def _eliminated(term: Term, number: int, context: Context, own_step: bool) -> Term:
-    site = context[number]
+def _eliminate(term: Term, number: int, evaluation: Evaluation, own_step: bool) -> Term:
+    site = evaluation[number]
     if site.perturbed:
-        return term._replace(val=_perturbed(term.val, number, site, context))
+        return term._replace(val=_perturb(term.val, number, site, evaluation))
     axis = axis_of(term.val, number)
     if site.axis and axis is None and site.normalized:
         return term
-    val = weighted(term.val, number, axis, context, own_step)
-    return term._replace(val=val if axis is None else summed(val, axis))
+    val = weigh(term.val, number, axis, evaluation, own_step)
+    return term._replace(val=val if axis is None else sum_over(val, axis))
 
 
 # --- perturbations -------------------------------------------------------------------------------
 
 
-def _exactly(term: Term, context: Context) -> Term:
+def _exactly(term: Term, evaluation: Evaluation) -> Term:
     """A term that reads one perturbed element alone, summed over a support that its particles are.
 
     To be asked before sites are eliminated: what is left of other sites is known in one world only.
     """
     number = term.val.sites.bit_length() - 1
-    if term.val.sites.bit_count() != 1 or context[number].chances is None:
+    if term.val.sites.bit_count() != 1 or evaluation[number].chances is None:
         return term
-    site, relation = context[number], term.val.lanes.get(number, ())
+    site, relation = evaluation[number], term.val.relations.get(number, ())
     segments = term.val.worlds.segments if term.val.worlds else ()
-    apart = len(relation) == len(site.lanes) and None not in relation
+    apart = len(relation) == len(site.lane_sizes) and None not in relation
     if not apart or [s.form for s in segments] != [()]:
         return term
-    val = _perturbed(term.val, number, site, context, site.chances)
-    return forgotten(term._replace(val=val), [number])
+    val = _perturb(term.val, number, site, evaluation, site.chances)
+    return forget(term._replace(val=val), [number])
 
 
-def _perturbed(
-    val: Val, number: int, site: Opened, context: Context, chances: Val | None = None
-) -> Val:
+def _perturb(
+    val: Value,
+    number: int,
+    site: WeightedSite,
+    evaluation: Evaluation,
+    chances: Value | None = None,
+) -> Value:
     """Adds Σ weight × (the term in the perturbed world - the term); weights are zero in value.
 
     With `chances` in place of weights, the sum over the particles.
@@ -97,37 +102,37 @@ def _perturbed(
     if own is None:
         return val
     rest = tuple(s for s in segments if s != own)
-    relation = val.lanes.get(number, (None,) * len(site.lanes))
+    relation = val.relations.get(number, (None,) * len(site.lane_sizes))
     places = {d: along.dim for d, along in enumerate(relation) if along is not None}
-    weight = _of_worlds(site.weight, own.form, context) if chances is None else chances
-    lanes = [places[d] for d in range(len(site.lanes)) if d not in own.form]
+    weight = _of_worlds(site.weight, own.form, evaluation) if chances is None else chances
+    lanes = [places[d] for d in range(len(site.lane_sizes)) if d not in own.form]
     rank = len(event_shape(val))
 
     times = quiet_product if val.unbounded else guarded_product
 
     def fn(here, there, weight):
-        weight = placed(weight, lanes, rank, lead=1)
+        weight = place(weight, lanes, rank, lead=1)
         if chances is not None:
             return [jnp.sum(times(weight, jnp.append(here[None], there, 0)), axis=0)]
-        if not context.allow_biased:
+        if not evaluation.allow_biased:
             here, weight = _without_mixed_derivatives(here, weight, site)
         change = stop_gradient(there - here)
         return [here + jnp.sum(weight * jnp.where(jnp.isfinite(change), change, 0.0), axis=0)]
 
     piece = segment(val, own)
-    there = Val(
+    there = Value(
         jnp.moveaxis(piece.array, 0, len(piece.axes)),
         piece.axes,
         val.sites,
-        moved(deps_of(val), lambda d: d + 1).lanes,
+        move(deps_of(val), lambda d: d + 1).relations,
     )
     here = val._replace(worlds=None)
-    (out,) = context.apply(fn, [here, there, weight], lambda deps: [deps[0]])
+    (out,) = evaluation.apply(fn, [here, there, weight], lambda deps: [deps[0]])
     return out._replace(worlds=widen(val, rest) if rest else None)
 
 
 def _without_mixed_derivatives(
-    here: jax.Array, weight: jax.Array, site: Opened
+    here: jax.Array, weight: jax.Array, site: WeightedSite
 ) -> tuple[jax.Array, jax.Array]:
     """A term and the weights of its perturbations, not to be differentiated one after the other.
 
@@ -141,7 +146,7 @@ def _without_mixed_derivatives(
     )
 
 
-def _of_worlds(weight: Val, form: tuple[int, ...], context: Context) -> Val:
+def _of_worlds(weight: Value, form: tuple[int, ...], evaluation: Evaluation) -> Value:
     """Perturbation weights `(perturbations, *lanes)` as `(worlds of a form, *other lanes)`."""
     if not form:
         return weight
@@ -154,6 +159,6 @@ def _of_worlds(weight: Val, form: tuple[int, ...], context: Context) -> Val:
         return [x.reshape(-1, *x.shape[1 + len(form) :])]
 
     def through(deps):
-        return [moved(deps[0], new.get)]
+        return [move(deps[0], new.get)]
 
-    return context.apply(fn, [weight], through)[0]
+    return evaluation.apply(fn, [weight], through)[0]

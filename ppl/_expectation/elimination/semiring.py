@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..interpret.context import Context, conformed
+from ..interpret.evaluation import Evaluation, conform
 from ..values.dimensions import ANTICAUSAL, EXACT, Along
-from ..values.lanes import Deps, Relation, joined, moved
-from ..values.value import NOW, Axis, Val, each_array, event_shape, placed
+from ..values.lanes import Deps, Relation, join, move
+from ..values.value import NOW, Axis, Value, each_array, event_shape, place
 from ..values.vanishing import quiet
 
 
@@ -38,75 +38,77 @@ class Semiring(NamedTuple):
 NUMBERS = Semiring(guarded_product, jnp.prod, jnp.sum)
 
 
-def axis_of(val: Val, number: int) -> Axis | None:
+def axis_of(val: Value, number: int) -> Axis | None:
     """The axis of a site's particles (in a loop, of the same step) that a value has, if any."""
     return next((a for a in val.axes if a.site == number and a.step == NOW), None)
 
 
-def weighted(
-    val: Val,
+def weigh(
+    val: Value,
     number: int,
     axis: Axis | None,
-    context: Context,
+    evaluation: Evaluation,
     own_step: bool = False,
     ring: Semiring = NUMBERS,
-) -> Val:
+) -> Value:
     """A value times a site's weights, over the axis that it has of the site.
 
     Where it has lanes mixed, or is over their joint states, it meets the product of their weights.
     """
-    lanes = context[number].lanes
-    relation = val.lanes.get(number, (None,) * len(lanes))
+    lanes = evaluation[number].lane_sizes
+    relation = val.relations.get(number, (None,) * len(lanes))
     if axis is not None:
         relation = tuple(None if d in axis.form else a for d, a in enumerate(relation))
-    weight = own_weight(number, axis, context)
-    return multiplied(val, weight, relation, context, own_step, ring)
+    weight = own_weight(number, axis, evaluation)
+    return multiply(val, weight, relation, evaluation, own_step, ring)
 
 
-def own_weight(number: int, axis: Axis | None, context: Context) -> Val:
+def own_weight(number: int, axis: Axis | None, evaluation: Evaluation) -> Value:
     """A site's weight over the axis that a term has of it; summed over its particles if none."""
-    site = context[number]
+    site = evaluation[number]
     weight = site.weight
     if not site.axis:
         return weight
     if axis is None:
-        return summed(weight, Axis(number))
+        return sum_over(weight, Axis(number))
     if not axis.form:
         return weight
-    lanes = {**weight.lanes, number: tuple(Along(d) for d in range(len(site.lanes)))}
-    own = weight._replace(lanes=lanes, sites=weight.sites | 1 << number)
-    return conformed(context, [own], {number: set(axis.form)})[0]
+    lanes = {**weight.relations, number: tuple(Along(d) for d in range(len(site.lane_sizes)))}
+    own = weight._replace(relations=lanes, sites=weight.sites | 1 << number)
+    return conform(evaluation, [own], {number: set(axis.form)})[0]
 
 
-def multiplied(
-    val: Val,
-    weight: Val,
+def multiply(
+    val: Value,
+    weight: Value,
     relation: Relation,
-    context: Context,
+    evaluation: Evaluation,
     own_step: bool = False,
     ring: Semiring = NUMBERS,
-) -> Val:
+) -> Value:
     """A term times a weight: of its own lanes where these are kept apart, else of all of them."""
     mixed = [d for d, a in enumerate(relation) if a is None]
-    weight = _product_over(weight, mixed, context, ring.product)
+    weight = _product_over(weight, mixed, evaluation, ring.product)
     apart = [along for along in relation if along is not None]
     for d, along in enumerate(apart):
         if along.how != EXACT and not own_step:
-            weight = _running_product(weight, d, along.how == ANTICAUSAL, context)
+            weight = _running_product(weight, d, along.how == ANTICAUSAL, evaluation)
     places, rank = [along.dim for along in apart], len(event_shape(val))
 
     times = quiet_product if ring is NUMBERS and val.unbounded else ring.times
 
     def fn(term, weight):
-        return [times(placed(weight, places, rank), term)]
+        return [times(place(weight, places, rank), term)]
 
     def through(deps):
-        return [joined([deps[0], moved(deps[1], lambda d: places[d])])]
+        return [join([deps[0], move(deps[1], lambda d: places[d])])]
 
-    return context.apply(fn, [val, weight], through)[0]
+    return evaluation.apply(fn, [val, weight], through)[0]
 
 
-def _product_over(weight: Val, dims: Sequence[int], context: Context, product: Callable) -> Val:
+def _product_over(
+    weight: Value, dims: Sequence[int], evaluation: Evaluation, product: Callable
+) -> Value:
     """The product of a weight's lanes along some dimensions."""
     if not dims:
         return weight
@@ -117,12 +119,12 @@ def _product_over(weight: Val, dims: Sequence[int], context: Context, product: C
         return [product(x, axis=tuple(dims))]
 
     def through(deps):
-        return [moved(dep, new.get) for dep in deps]
+        return [move(dep, new.get) for dep in deps]
 
-    return context.apply(fn, [weight], through)[0]
+    return evaluation.apply(fn, [weight], through)[0]
 
 
-def _running_product(weight: Val, d: int, reverse: bool, context: Context) -> Val:
+def _running_product(weight: Value, d: int, reverse: bool, evaluation: Evaluation) -> Value:
     """For each step, the product of the weights up to it (from it on)."""
 
     def fn(x):
@@ -131,10 +133,10 @@ def _running_product(weight: Val, d: int, reverse: bool, context: Context) -> Va
     def through(deps: Sequence[Deps]) -> list[Deps]:
         return list(deps)
 
-    return context.apply(fn, [weight], through)[0]
+    return evaluation.apply(fn, [weight], through)[0]
 
 
-def summed(val: Val, axis: Axis, total: Callable = jnp.sum) -> Val:
+def sum_over(val: Value, axis: Axis, total: Callable = jnp.sum) -> Value:
     """The sum over a named axis."""
 
     def over(array, axes):

@@ -13,10 +13,10 @@ from ...errors import UnsupportedControlFlow
 from ..sites.gating import gated
 from ..sites.measure import Kind, kinds_within
 from ..terms.terms import body_values
-from ..values.lanes import Deps, deps_of, joined, through
+from ..values.lanes import Deps, deps_of, join, through
 from ..values.value import (
     Axis,
-    Val,
+    Value,
     arrays_of,
     axis_sizes,
     broadcast,
@@ -24,20 +24,20 @@ from ..values.value import (
     union_axes,
     with_arrays,
 )
-from .context import Context
+from .evaluation import Evaluation
 
 
-def _custom(eqn, vals, keys, context):
+def _custom(eqn, vals, keys, evaluation):
     warn_custom_rule(eqn)
-    return body_values(context, *equations.body_of(eqn), vals, keys)
+    return body_values(evaluation, *equations.body_of(eqn), vals, keys)
 
 
-def _checkpoint(eqn, vals, keys, context):
+def _checkpoint(eqn, vals, keys, evaluation):
     jaxpr, closed = equations.body_of(eqn)
     shape: list = []
 
     def body(keys, arrays):
-        inner = context.nested()
+        inner = evaluation.nested()
         outs = body_values(inner, jaxpr, closed, with_arrays(vals, arrays), keys)
         shape[:] = [shape_of(v) for v in outs], [site.shapes() for site in inner.opened]
         return arrays_of(outs), [site.arrays() for site in inner.opened]
@@ -45,24 +45,24 @@ def _checkpoint(eqn, vals, keys, context):
     arrays, weights = checkpointed(eqn, body)(keys, arrays_of(vals))
     outs, opened = shape
     for site, own in zip(opened, weights, strict=True):
-        context.open(site.with_arrays(own))
+        evaluation.open(site.with_arrays(own))
     return with_arrays(outs, arrays)
 
 
-def _cond(eqn, vals, keys, context):
+def _cond(eqn, vals, keys, evaluation):
     index, *operands = vals
     bodies = [equations.opened(branch) for branch in eqn.params["branches"]]
-    kinds = [k for jaxpr, _ in bodies for k in kinds_within(jaxpr, context.allow_biased)]
-    everything = [*vals, *context.active]
-    apart = any(val.worlds or context.particles_apart(val) for val in everything)
+    kinds = [k for jaxpr, _ in bodies for k in kinds_within(jaxpr, evaluation.allow_biased)]
+    everything = [*vals, *evaluation.active]
+    apart = any(val.worlds or evaluation.particles_apart(val) for val in everything)
     if index.axes or apart or any(kind.particles > 1 for kind in kinds):
-        return _predicated(bodies, index, operands, keys, context)
+        return _take_all(bodies, index, operands, keys, evaluation)
     axes = union_axes(everything)
     sizes, unbounded = axis_sizes(everything, axes), set()
 
     def branch(body):
         def taken(keys, arrays):
-            inner = context.nested()
+            inner = evaluation.nested()
             args = [v._replace(array=a, small=None) for v, a in zip(operands, arrays, strict=True)]
             jaxpr, closed = body
             outs = body_values(inner, jaxpr, closed, args, keys)
@@ -73,8 +73,8 @@ def _cond(eqn, vals, keys, context):
 
     arrays = [v.array for v in operands]
     outs, whole = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
-    deps = _compound(everything, kinds, whole, axes, context)
-    return [Val(out, axes, *deps, unbounded=i in unbounded) for i, out in enumerate(outs)]
+    deps = _compound(everything, kinds, whole, axes, evaluation)
+    return [Value(out, axes, *deps, unbounded=i in unbounded) for i, out in enumerate(outs)]
 
 
 class _Whole(NamedTuple):
@@ -90,7 +90,7 @@ class _Whole(NamedTuple):
         return sums._replace(weight=self.weight * later.weight)
 
 
-def _whole(inner: Context, kinds: Sequence[Kind], axes: tuple[Axis, ...], sizes: Any) -> _Whole:
+def _whole(inner: Evaluation, kinds: Sequence[Kind], axes: tuple[Axis, ...], sizes: Any) -> _Whole:
     """The sites that were opened in a body; the same numbers in all bodies of these `kinds`."""
     weight, baseline, control = (jnp.ones(sizes), jnp.zeros((*sizes, 3)), jnp.zeros(sizes))
 
@@ -109,41 +109,41 @@ def _whole(inner: Context, kinds: Sequence[Kind], axes: tuple[Axis, ...], sizes:
     )
 
 
-def _compound(vals, kinds, whole, axes, context) -> Deps:
+def _compound(vals, kinds, whole, axes, evaluation) -> Deps:
     """What the outputs of a body depend on that reads some values and is weighted as a whole."""
-    mixed = joined([through(deps_of(val), None) for val in vals])
+    mixed = join([through(deps_of(val), None) for val in vals])
     if not any(kind.weighted for kind in kinds):
         return mixed
-    made = (None if array is None else Val(array, axes, *mixed) for array in whole)
-    return joined([mixed, context.open_compound(*made)])
+    made = (None if array is None else Value(array, axes, *mixed) for array in whole)
+    return join([mixed, evaluation.open_compound(*made)])
 
 
-def _predicated(bodies, index, operands, keys, context):
+def _take_all(bodies, index, operands, keys, evaluation):
     """Every branch, its sites marked as reached or not; then a selection."""
     outcomes = []
     for i, (jaxpr, closed) in enumerate(bodies):
-        (flag,) = context.apply(lambda x, i=i: [x == i], [index], list)
-        entered = gated(operands, flag, context)
-        outcomes.append(body_values(context.within(flag), jaxpr, closed, entered, keys))
+        (flag,) = evaluation.apply(lambda x, i=i: [x == i], [index], list)
+        entered = gated(operands, flag, evaluation)
+        outcomes.append(body_values(evaluation.within(flag), jaxpr, closed, entered, keys))
     selected = []
     for cases in zip(*outcomes, strict=True):
-        selected += context.apply(
-            lambda index, *cases: [lax.select_n(index, *cases)], [index, *cases], _selected
+        selected += evaluation.apply(
+            lambda index, *cases: [lax.select_n(index, *cases)], [index, *cases], _select
         )
     return selected
 
 
-def _selected(deps):
+def _select(deps):
     index, *cases = deps
-    return [joined([through(index, None), *cases])]
+    return [join([through(index, None), *cases])]
 
 
-def _while(eqn, vals, keys, context):
+def _while(eqn, vals, keys, evaluation):
     placed = next(placed_sites(eqn))
     named = f"Site {placed.site.address!r} at {placed.site.where}"
     unfinished, (jaxpr, closed), consts, init = while_parts(eqn, [v.array for v in vals])
-    kinds = kinds_within(jaxpr, context.allow_biased)
-    everything = [*vals, *context.active]
+    kinds = kinds_within(jaxpr, evaluation.allow_biased)
+    everything = [*vals, *evaluation.active]
     expanded = union_axes(everything) or any(val.worlds for val in everything)
     if expanded or any(kind.particles > 1 for kind in kinds):
         raise UnsupportedControlFlow(
@@ -155,12 +155,12 @@ def _while(eqn, vals, keys, context):
     def advance(carry, extra):
         keys, total = extra
         now, later = keys.iterate(())
-        inner = context.nested()
-        args = [Val(a) for a in (*consts, *carry)]
+        inner = evaluation.nested()
+        args = [Value(a) for a in (*consts, *carry)]
         outs = [out.array for out in body_values(inner, jaxpr, closed, args, now)]
         return outs, (later, total.and_then(_whole(inner, kinds, (), ())))
 
-    start = _whole(context.nested(), kinds, (), ())
+    start = _whole(evaluation.nested(), kinds, (), ())
     carry, (_, total) = while_like(unfinished, advance, init, (keys, start))
     message = (
         f"{named} is inside a while_loop, which reverse-mode differentiation cannot pass. Use "
@@ -168,8 +168,8 @@ def _while(eqn, vals, keys, context):
         "jax.jacfwd)."
     )
     total = jax.tree.map(lambda x: identities.forward_only(x, message), total)
-    deps = _compound(everything, kinds, total, (), context)
-    return [Val(identities.forward_only(x, message), (), *deps) for x in carry]
+    deps = _compound(everything, kinds, total, (), evaluation)
+    return [Value(identities.forward_only(x, message), (), *deps) for x in carry]
 
 
 CONTROL_FLOW: Mapping[str, Callable] = {
@@ -179,4 +179,4 @@ CONTROL_FLOW: Mapping[str, Callable] = {
     "while": _while,
     "cond": _cond,
 }
-"""Rules `(eqn, vals, keys, context) -> vals`."""
+"""Rules `(eqn, vals, keys, evaluation) -> vals`."""

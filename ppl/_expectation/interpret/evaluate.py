@@ -14,9 +14,9 @@ from ..sites.sample import sample
 from ..terms.linear import linear_rule, tail
 from ..terms.terms import Operand, addends, collapse, scalar
 from ..values.constants import constants, lookup, uniform
-from ..values.value import Val, union_sites
-from .context import Context
+from ..values.value import Value, union_sites
 from .control_flow import CONTROL_FLOW
+from .evaluation import Evaluation
 from .scan import scan, steps_meet
 
 
@@ -25,7 +25,7 @@ def evaluate(
     consts: Sequence[Any],
     args: Sequence[Operand],
     keys: Feed,
-    context: Context,
+    evaluation: Evaluation,
     wanted: Sequence[bool] | None = None,
 ) -> list[Operand]:
     """The outputs of a jaxpr; those `wanted` as additive terms are kept apart where they can be."""
@@ -40,45 +40,45 @@ def evaluate(
         if name == "jit" and (sited or union_sites(v for o in operands for v in addends(o))):
             feed = next(feeds) if sited else Nothing()
             outs = [v in kept for v in eqn.outvars]
-            return evaluate(*equations.body_of(eqn), operands, feed, context.calling(eqn), outs)
+            return evaluate(*equations.body_of(eqn), operands, feed, evaluation.calling(eqn), outs)
         rule = linear_rule(eqn) if any(v in kept for v in eqn.outvars) else None
         if rule is not None:
-            return [rule(eqn, operands, context)]
-        vals = [collapse(operand, context) for operand in operands]
+            return [rule(eqn, operands, evaluation)]
+        vals = [collapse(operand, evaluation) for operand in operands]
         if not sited:
             if name == "scan" and steps_meet(eqn, vals):
-                return scan(eqn, vals, Nothing(), context)
-            return apply_equation(eqn, vals, context)
+                return scan(eqn, vals, Nothing(), evaluation)
+            return apply_equation(eqn, vals, evaluation)
         feed = next(feeds)
         if name == "control_variate":
-            return control_variate(eqn, vals, Made(jaxpr, made, eqn.params["path"]), context)
+            return control_variate(eqn, vals, Made(jaxpr, made, eqn.params["path"]), evaluation)
         if name not in RULES:
             raise unsupported(eqn, next(placed_sites(eqn), None))
-        return RULES[name](eqn, vals, feed, context)
+        return RULES[name](eqn, vals, feed, evaluation)
 
-    def noted(eqn, operands):
+    def note(eqn, operands):
         outs = step(eqn, operands)
         made.update(zip(eqn.outvars, outs, strict=True))
         return outs
 
     if any(equations.kind(eqn) == "control_variate" for eqn in jaxpr.eqns):
         made.update(zip(jaxpr.invars, args, strict=True))
-        made.update(zip(jaxpr.constvars, map(Val, consts), strict=True))
+        made.update(zip(jaxpr.constvars, map(Value, consts), strict=True))
     else:
         noted = step
-    return [scalar(out) for out in run(jaxpr, [Val(c) for c in consts], args, noted)]
+    return [scalar(out) for out in run(jaxpr, [Value(c) for c in consts], args, noted)]
 
 
-def apply_equation(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]:
+def apply_equation(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> list[Value]:
     """An equation without sites, mapped over just the axes of its inputs."""
     if not union_sites(vals):
-        return [Val(out) for out in equations.bind(eqn, [val.array for val in vals])]
+        return [Value(out) for out in equations.bind(eqn, [val.array for val in vals])]
     if equations.kind(eqn) == "gated":
-        return gate(eqn, vals, context)
-    looked_up = lookup(eqn, vals, context)
+        return gate(eqn, vals, evaluation)
+    looked_up = lookup(eqn, vals, evaluation)
     if looked_up is not None:
         return [looked_up]
-    outs = context.bound(eqn, vals)
+    outs = evaluation.bound(eqn, vals)
     known = constants(eqn, vals)
     if known is not None:
         return [outs[0]._replace(known=known)]
@@ -90,4 +90,4 @@ RULES: Mapping[str, Callable] = {
     "scan": scan,
     **CONTROL_FLOW,
 }
-"""Rules `(eqn, vals, keys, context) -> vals` for equations with sites."""
+"""Rules `(eqn, vals, keys, evaluation) -> vals` for equations with sites."""

@@ -14,58 +14,58 @@ import jax.numpy as jnp
 from ..._jax import equations, source
 from ..._walk.walker import placed_sites
 from ...errors import TooManyJointStates
+from ..sites.coupled import coupled_axis, open_coupled
 from ..sites.measure import kinds_within
-from ..sites.runs import open_runs, shared_runs
 from ..terms.terms import body_values
-from ..values.lanes import joined, moved
-from ..values.value import Val
-from .context import Context
+from ..values.lanes import join, move
+from ..values.value import Value
+from .evaluation import Evaluation
 from .steps import Steps
 
 UNROLLED_STEPS = 64
 """The most steps of a loop that are written out."""
 
 
-def steps_meet(eqn: Any, vals: Sequence[Val]) -> bool:
+def steps_meet(eqn: Any, vals: Sequence[Value]) -> bool:
     """Whether a scan goes along the steps of particles of another one."""
     _, _, xs = equations.scan_split(eqn, vals)
     return any(
         along is not None and along.dim == 0
         for x in xs
         for axis in x.axes
-        for along in x.lanes.get(axis.site, ())
+        for along in x.relations.get(axis.site, ())
     )
 
 
-def scan(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
+def scan(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
     """The rule of a `scan` equation."""
     if eqn.params["length"] == 0:
         return _no_steps(eqn, vals)
     jaxpr, _ = equations.body_of(eqn)
-    kinds = kinds_within(jaxpr, context.allow_biased)
+    kinds = kinds_within(jaxpr, evaluation.allow_biased)
     perturbed = any(kind.perturbed for kind in kinds)
     shared = [kind for kind in kinds if kind.shared is not None]
     several = any(kind.particles > 1 and kind.shared is None for kind in kinds)
     unknown = any(kind.constants is None for kind in shared)
-    if id(eqn) in context.written_out or perturbed or unknown or (several and context.loops):
-        return _written_out(eqn, vals, keys, context)
+    if id(eqn) in evaluation.written_out or perturbed or unknown or (several and evaluation.loops):
+        return _write_out(eqn, vals, keys, evaluation)
     for kind in shared:
-        if shared_runs(context, kind) is None:
-            open_runs(context, Val(jnp.asarray(kind.constants)), kind)
-    return Steps(eqn, vals, keys, context).outputs()
+        if coupled_axis(evaluation, kind) is None:
+            open_coupled(evaluation, Value(jnp.asarray(kind.constants)), kind)
+    return Steps(eqn, vals, keys, evaluation).outputs()
 
 
-def _no_steps(eqn: Any, vals: Sequence[Val]) -> list[Val]:
+def _no_steps(eqn: Any, vals: Sequence[Value]) -> list[Value]:
     """What a loop of no steps leaves: the carry as it came, and outputs without elements."""
     _, carry, _ = equations.scan_split(eqn, vals)
     avals = [v.aval for v in eqn.outvars[len(carry) :]]
-    return [*carry, *(Val(jnp.zeros(aval.shape, aval.dtype)) for aval in avals)]
+    return [*carry, *(Value(jnp.zeros(aval.shape, aval.dtype)) for aval in avals)]
 
 
 # --- written out ---------------------------------------------------------------------------------
 
 
-def _written_out(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
+def _write_out(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
     """Step after step, each site of each step a site of its own."""
     jaxpr, closed = equations.body_of(eqn)
     length = eqn.params["length"]
@@ -75,11 +75,11 @@ def _written_out(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> 
     feeds = keys.steps((), length)
     ys: list = [None] * length
     for t in reversed(range(length)) if eqn.params["reverse"] else range(length):
-        now = [_slice(x, t, context) for x in xs]
+        now = [_slice(x, t, evaluation) for x in xs]
         feed = jax.tree.map(lambda k, t=t: k[t], feeds)
-        outs = body_values(context, jaxpr, closed, [*consts, *carry, *now], feed)
+        outs = body_values(evaluation, jaxpr, closed, [*consts, *carry, *now], feed)
         carry, ys[t] = outs[: len(carry)], outs[len(carry) :]
-    return [*carry, *(_pile(eqn, column, context) for column in zip(*ys, strict=True))]
+    return [*carry, *(_pile(eqn, column, evaluation) for column in zip(*ys, strict=True))]
 
 
 def too_long(eqn: Any) -> TooManyJointStates:
@@ -100,15 +100,15 @@ def too_long(eqn: Any) -> TooManyJointStates:
     )
 
 
-def _slice(val: Val, t: int, context: Context) -> Val:
+def _slice(val: Value, t: int, evaluation: Evaluation) -> Value:
     def through(deps):
-        return [moved(dep, lambda d: d - 1 if d else None) for dep in deps]
+        return [move(dep, lambda d: d - 1 if d else None) for dep in deps]
 
-    return context.apply(lambda x: [x[t]], [val], through)[0]
+    return evaluation.apply(lambda x: [x[t]], [val], through)[0]
 
 
-def _pile(eqn: Any, column: Sequence[Val], context: Context) -> Val:
+def _pile(eqn: Any, column: Sequence[Value], evaluation: Evaluation) -> Value:
     def through(deps):
-        return [joined([moved(dep, lambda d: d + 1) for dep in deps])]
+        return [join([move(dep, lambda d: d + 1) for dep in deps])]
 
-    return context.apply(lambda *arrays: [jnp.stack(arrays)], column, through, eqn)[0]
+    return evaluation.apply(lambda *arrays: [jnp.stack(arrays)], column, through, eqn)[0]

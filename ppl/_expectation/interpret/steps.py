@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from ..._analysis.dataflow import readers
 from ..._jax import equations
 from ..._walk.walker import scan_like
+from ..sites.weighted_site import Scan, WeightedSite
 from ..terms.terms import body_values
-from ..values.lanes import carried, deps_of, ended, entered, joined, new_level, stacked
+from ..values.lanes import deps_of, enter, hand_on, join, leave, new_level, stack
 from ..values.value import (
     BEFORE,
     LAST,
     NOW,
     Axis,
-    Val,
+    Value,
     Worlds,
     arrays_of,
     axis_sizes,
@@ -30,113 +31,115 @@ from ..values.value import (
     widen,
     with_arrays,
 )
-from .context import Context, Loop, MixedSteps, Opened
+from .evaluation import Evaluation, MixedSteps
 
 
 class Steps:
     """A scan's steps, evaluated at once."""
 
-    def __init__(self, eqn: Any, vals: Sequence[Val], keys: Any, context: Context):
-        levels = [loop.level for loop in context.loops]
-        deps = [deps_of(val) for val in (*vals, *context.active)]
+    def __init__(self, eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation):
+        levels = [loop.level for loop in evaluation.loops]
+        deps = [deps_of(val) for val in (*vals, *evaluation.active)]
         self.level = max([new_level(deps) - 1, *levels], default=0) + 1
         length, reverse = eqn.params["length"], eqn.params["reverse"]
-        self.loop = Loop(eqn, length, reverse, self.level)
-        self.eqn, self.context = eqn, context
+        self.loop = Scan(eqn, length, reverse, self.level)
+        self.eqn, self.evaluation = eqn, evaluation
         self.jaxpr, self.closed = equations.body_of(eqn)
         self.consts, self.init, xs = equations.scan_split(eqn, vals)
-        self.xs = [x._replace(lanes=entered(deps_of(x), self.level).lanes) for x in xs]
+        self.xs = [x._replace(relations=enter(deps_of(x), self.level).relations) for x in xs]
         self.scanned = [_leading_steps(x) for x in xs], keys.steps((), length)
-        self.inner = context.nested(self.loop)
-        self.outs: list[Val] = []
+        self.inner = evaluation.nested(self.loop)
+        self.outs: list[Value] = []
 
-    def outputs(self) -> list[Val]:
-        """The final carry and the stacked outputs; the sites are noted in the context."""
+    def outputs(self) -> list[Value]:
+        """The final carry and the stacked outputs; the sites are noted in the evaluation."""
         carry = self._carry(self.init)
         meets = any(axis.step == BEFORE for val in carry for axis in val.axes)
         if meets and self.loop.length > 1:
             end, made, opened = self._first_apart()
         else:
-            start = self._filled_all(self.init, carry)
+            start = self._fill_all(self.init, carry)
             end, (ys, arrays) = scan_like(self.eqn, self._body(carry), start, self.scanned)
             end, made = with_arrays(carry, end), with_arrays(self.outs[len(carry) :], ys)
-            made = [self._stacked(val) for val in made]
+            made = [self._stack(val) for val in made]
             opened = [
-                self._stacked_site(site, own)
+                self._stack_site(site, own)
                 for site, own in zip(self.inner.opened, arrays, strict=True)
             ]
         self._note(opened)
-        return [*(self._ended(val) for val in end), *made]
+        return [*(self._leave(val) for val in end), *made]
 
-    def _first_apart(self) -> tuple[list[Val], list[Val], list[Opened]]:
+    def _first_apart(self) -> tuple[list[Value], list[Value], list[WeightedSite]]:
         """The first step by itself: what it starts from is no particle of a step before."""
         at, rest = (-1, slice(None, -1)) if self.loop.reverse else (0, slice(1, None))
         count = len(self.init)
         first, sites = self._run(self.init, jax.tree.map(lambda x: x[at], self.scanned))
-        handed = [self._carried(val) for val in first[:count]]
+        handed = [self._hand_on(val) for val in first[:count]]
         carry = self._carry(handed)
-        body, start = self._body(carry), self._filled_all(handed, carry)
+        body, start = self._body(carry), self._fill_all(handed, carry)
         later = jax.tree.map(lambda x: x[rest], self.scanned)
         others = self.loop._replace(length=self.loop.length - 1)
         end, (ys, arrays), (_, alike) = _at_once(body, start, later, others)
         ends = with_arrays(carry, end)
         pairs = zip(with_arrays(self.outs[count:], ys), first[count:], strict=True)
-        made = [self._with_first(self._stacked(val), first) for val, first in pairs]
+        made = [self._with_first(self._stack(val), first) for val, first in pairs]
         opened = [
             self._site_with_first(*column)
             for column in zip(self.inner.opened, arrays, alike, sites, strict=True)
         ]
         return ends, made, opened
 
-    def _site_with_first(self, site: Opened, arrays: Any, alike: Any, first: Opened) -> Opened:
+    def _site_with_first(
+        self, site: WeightedSite, arrays: Any, alike: Any, first: WeightedSite
+    ) -> WeightedSite:
         """A site of the other steps and the first; `alike` says which arrays all others share."""
         ((same, _), *_) = alike
-        whole = self._stacked_site(site, arrays).each(self._with_first, first.vals)
+        whole = self._stack_site(site, arrays).each(self._with_first, first.vals)
         if not same:
             return whole
         one = jax.tree.map(lambda x: x[:1], arrays)
-        return whole._replace(later=self._stacked_site(site, one).weight)
+        return whole._replace(later=self._stack_site(site, one).weight)
 
-    def _with_first(self, rest: Val, first: Val) -> Val:
+    def _with_first(self, rest: Value, first: Value) -> Value:
         """The stacked values of the other steps with that of the first."""
         if first.worlds or rest.worlds:
             raise MixedSteps(self.eqn)
         alone = each_array(lambda array, axes: jnp.expand_dims(array, len(axes)), first)
-        alone = alone._replace(lanes=stacked(deps_of(first), self.level).lanes)
+        alone = alone._replace(relations=stack(deps_of(first), self.level).relations)
         axes = union_axes([alone, rest])
         sizes = axis_sizes([alone, rest], axes)
         pieces = [broadcast(val, axes, sizes) for val in (alone, rest)]
         array = jnp.concatenate(pieces[::-1] if self.loop.reverse else pieces, axis=len(axes))
         known = first.known if first.known == rest.known else None
         unbounded = first.unbounded or rest.unbounded
-        deps = joined([deps_of(alone), deps_of(rest)])
-        return Val(array, axes, *deps, known=known, unbounded=unbounded)
+        deps = join([deps_of(alone), deps_of(rest)])
+        return Value(array, axes, *deps, known=known, unbounded=unbounded)
 
-    def _run(self, carry: Sequence[Val], step: Any) -> tuple[list[Val], list[Opened]]:
+    def _run(self, carry: Sequence[Value], step: Any) -> tuple[list[Value], list[WeightedSite]]:
         """The body's outputs at one step and its sites; their shapes are kept."""
         arrays, feed = step
-        inner = self.context.nested(self.loop, self.inner.opened)
+        inner = self.evaluation.nested(self.loop, self.inner.opened)
         args = [*self.consts, *carry, *with_arrays(self.xs, arrays)]
         outs = body_values(inner, self.jaxpr, self.closed, args, feed)
         opened, inner.opened = inner.opened, [site.shapes() for site in inner.opened]
         self.inner, self.outs = inner, [shape_of(out) for out in outs]
         return outs, opened
 
-    def _filled_all(self, vals: Sequence[Val], carry: Sequence[Val]) -> list[tuple]:
-        return arrays_of([self._filled(v, meta) for v, meta in zip(vals, carry, strict=True)])
+    def _fill_all(self, vals: Sequence[Value], carry: Sequence[Value]) -> list[tuple]:
+        return arrays_of([self._fill(v, meta) for v, meta in zip(vals, carry, strict=True)])
 
-    def _body(self, carry: Sequence[Val]) -> Callable:
+    def _body(self, carry: Sequence[Value]) -> Callable:
         """The function to be scanned, over the arrays of the carry and of one step's inputs."""
 
         def body(state, step):
             outs, opened = self._run(with_arrays(carry, state), step)
-            after = [self._carried(v) for v in outs[: len(carry)]]
+            after = [self._hand_on(v) for v in outs[: len(carry)]]
             weights = [site.arrays() for site in opened]
-            return self._filled_all(after, carry), (arrays_of(outs[len(carry) :]), weights)
+            return self._fill_all(after, carry), (arrays_of(outs[len(carry) :]), weights)
 
         return body
 
-    def _carry(self, start: Sequence[Val]) -> list[Val]:
+    def _carry(self, start: Sequence[Value]) -> list[Value]:
         """What the carry depends on, from its start to a fixed point; its arrays are shapes."""
         carry = [shape_of(val) for val in start]
         first = jax.tree.map(lambda x: x[0], self.scanned)
@@ -146,18 +149,18 @@ class Steps:
             )
             jax.eval_shape(body, arrays_of(carry), first)
             grown = [
-                self._grown(old, self._carried(out))
+                self._grow(old, self._hand_on(out))
                 for old, out in zip(carry, self.outs, strict=False)
             ]
             if all(map(_same_meta, grown, carry)):
                 return carry
             carry = grown
 
-    def _stepping(self, val: Val, axis: Axis) -> bool:
-        relation = val.lanes.get(axis.site, ())
+    def _stepping(self, val: Value, axis: Axis) -> bool:
+        relation = val.relations.get(axis.site, ())
         return any(along is not None and along.dim == -self.level for along in relation)
 
-    def _renamed(self, val: Val, step: Callable[[int], int]) -> Val:
+    def _rename(self, val: Value, step: Callable[[int], int]) -> Value:
         """The value with the steps of its particle axes renamed."""
         named = lambda axes: tuple(  # noqa: E731
             axis._replace(step=step(axis.step)) if self._stepping(val, axis) else axis
@@ -167,7 +170,7 @@ class Steps:
         known = val.known and val.known._replace(axis=named((val.known.axis,))[0])
         return val._replace(axes=named(val.axes), worlds=worlds, known=known)
 
-    def _carried(self, val: Val) -> Val:
+    def _hand_on(self, val: Value) -> Value:
         """What one step hands to the next."""
 
         def before(step):
@@ -178,11 +181,11 @@ class Steps:
         stepping = [axis for axis in val.axes if self._stepping(val, axis)]
         if any(axis.form or not self.inner[axis.site].loops for axis in stepping):
             raise MixedSteps(self.eqn)
-        deps = carried(deps_of(val), self.level, self.loop.reverse)
-        return self._renamed(val, before)._replace(lanes=deps.lanes)
+        deps = hand_on(deps_of(val), self.level, self.loop.reverse)
+        return self._rename(val, before)._replace(relations=deps.relations)
 
-    def _grown(self, old: Val, new: Val) -> Val:
-        deps = joined([deps_of(old), deps_of(new)])
+    def _grow(self, old: Value, new: Value) -> Value:
+        deps = join([deps_of(old), deps_of(new)])
         axes = union_axes([old, new])
         if len({(a.site, a.step) for a in axes}) < len(axes) or self._lost(axes, deps):
             raise MixedSteps(self.eqn)
@@ -191,25 +194,25 @@ class Steps:
         worlds = None
         segments = union_segments([old, new])
         if segments:
-            inside = [Val(struct, axes), *(v.worlds for v in (old, new) if v.worlds)]
+            inside = [Value(struct, axes), *(v.worlds for v in (old, new) if v.worlds)]
             own = union_axes(inside)
             count = sum(s.size for s in segments)
             shape = (count, *axis_sizes(inside, own), *event_shape(old))
             worlds = Worlds(jax.ShapeDtypeStruct(shape, struct.dtype), own, segments)
         known = old.known if old.known == new.known else None
         unbounded = old.unbounded or new.unbounded
-        return Val(struct, axes, deps.sites, deps.lanes, worlds, known, unbounded)
+        return Value(struct, axes, deps.sites, deps.relations, worlds, known, unbounded)
 
     def _lost(self, axes: tuple[Axis, ...], deps: Any) -> bool:
         """Whether particles of each lane would be carried where lanes are mixed."""
         for axis in axes:
-            lanes = self.inner[axis.site].lanes if axis.step != LAST else ()
-            relation = deps.lanes.get(axis.site, (None,) * len(lanes))
+            lanes = self.inner[axis.site].lane_sizes if axis.step != LAST else ()
+            relation = deps.relations.get(axis.site, (None,) * len(lanes))
             if any(along is None and d not in axis.form for d, along in enumerate(relation)):
                 return True
         return False
 
-    def _filled(self, val: Val, meta: Val) -> Val:
+    def _fill(self, val: Value, meta: Value) -> Value:
         """The value over the axes and worlds that it is carried with."""
         sizes = axis_sizes([meta], meta.axes)
         array = broadcast(val, meta.axes, sizes).astype(meta.array.dtype)
@@ -219,51 +222,51 @@ class Steps:
             wide = widen(val, meta.worlds.segments)
             spread = spread_worlds(wide, axes, axis_sizes([meta.worlds], axes))
             worlds = meta.worlds._replace(array=spread)
-        return Val(array, meta.axes, meta.sites, meta.lanes, worlds, unbounded=meta.unbounded)
+        return Value(array, meta.axes, meta.sites, meta.relations, worlds, unbounded=meta.unbounded)
 
-    def _ended(self, val: Val) -> Val:
-        deps = ended(deps_of(val), self.level)
-        return self._renamed(val, lambda _: LAST)._replace(lanes=deps.lanes)
+    def _leave(self, val: Value) -> Value:
+        deps = leave(deps_of(val), self.level)
+        return self._rename(val, lambda _: LAST)._replace(relations=deps.relations)
 
-    def _stacked(self, val: Val) -> Val:
-        deps = stacked(deps_of(val), self.level)
+    def _stack(self, val: Value) -> Value:
+        deps = stack(deps_of(val), self.level)
         array = jnp.moveaxis(val.array, 0, len(val.axes))
         worlds = val.worlds
         if worlds:
             moved_steps = jnp.moveaxis(worlds.array, 0, 1 + len(worlds.axes))
             worlds = worlds._replace(array=moved_steps)
-        return val._replace(array=array, lanes=deps.lanes, worlds=worlds)
+        return val._replace(array=array, relations=deps.relations, worlds=worlds)
 
-    def _stacked_site(self, site: Opened, arrays: Sequence[Any]) -> Opened:
+    def _stack_site(self, site: WeightedSite, arrays: Sequence[Any]) -> WeightedSite:
         opened = site.with_arrays(arrays)
-        return opened.each(lambda val, _: self._stacked(val), opened.vals)
+        return opened.each(lambda val, _: self._stack(val), opened.vals)
 
-    def _note(self, opened: Sequence[Opened]) -> None:
+    def _note(self, opened: Sequence[WeightedSite]) -> None:
         """Opens the sites of the steps, whose first lanes are the steps."""
-        first = self.context.next
+        first = self.evaluation.next
         for site in opened:
-            self.context.open(site)
-        numbers = range(first, self.context.next)
+            self.evaluation.open(site)
+        numbers = range(first, self.evaluation.next)
         carried, made = self.outs[: len(self.init)], self.outs[len(self.init) :]
-        vals = [*(self.context[n].weight for n in numbers), *made]
+        vals = [*(self.evaluation[n].weight for n in numbers), *made]
         steps = [a.site for val in vals for a in val.axes if a.step != NOW]
         if any(n in numbers for n in (*steps, *(a.site for val in carried for a in val.axes))):
-            self.context.chains[first] = numbers
+            self.evaluation.chains[first] = numbers
 
 
-def _leading_steps(val: Val) -> tuple:
+def _leading_steps(val: Value) -> tuple:
     """The arrays of a scanned input, with the steps in front of its named axes."""
     array = jnp.moveaxis(val.array, len(val.axes), 0)
     worlds = val.worlds
     return array, jnp.moveaxis(worlds.array, 1 + len(worlds.axes), 0) if worlds else None
 
 
-def _same_meta(a: Val, b: Val) -> bool:
+def _same_meta(a: Value, b: Value) -> bool:
     worlds = [v.worlds and v.worlds[1:] for v in (a, b)]
     return a[1:4] == b[1:4] and worlds[0] == worlds[1] and a[5:] == b[5:]
 
 
-def _at_once(body: Callable, start: Any, steps: Any, loop: Loop) -> tuple[Any, Any, Any]:
+def _at_once(body: Callable, start: Any, steps: Any, loop: Scan) -> tuple[Any, Any, Any]:
     """A scan, all of its steps at once where what is carried does not depend on what was.
 
     So it is where the particles carried are a whole support. Also says which of the outputs are the

@@ -12,76 +12,76 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ..interpret.context import Context
-from ..terms.terms import Term, added, forgotten
+from ..interpret.evaluation import Evaluation
+from ..terms.terms import Term, add_up, forget
 from ..values.dimensions import CAUSAL, EXACT
-from ..values.lanes import joined, moved
-from ..values.value import Val, placed
+from ..values.lanes import join, move
+from ..values.value import Value, place
 
 
-def noted(baseline: Val, weight: Val, context: Context) -> Val:
+def note(baseline: Value, weight: Value, evaluation: Evaluation) -> Value:
     """The three numbers of each lane of a site, along a last dimension."""
 
     def fn(baseline, weight):
         own = jnp.asarray(baseline, jnp.result_type(weight))
         return [jnp.stack([_taken_off(own, weight), own, own**2], axis=-1)]
 
-    return context.apply(fn, [baseline, weight], lambda deps: [joined(deps)])[0]
+    return evaluation.apply(fn, [baseline, weight], lambda deps: [join(deps)])[0]
 
 
-def learnt(terms: Sequence[Term], number: int, context: Context, minimized: bool) -> Term:
+def learn(terms: Sequence[Term], number: int, evaluation: Evaluation, minimized: bool) -> Term:
     """The term of a site's baseline, which is learnt from the terms that meet the site's weight.
 
     The squared error has the sign that makes it fall as the estimate is maximised or `minimized`.
     """
-    site, half = context[number], 0.5 if minimized else -0.5
-    cost = added([_by_lane(term.val, number, context) for term in terms], context)
+    site, half = evaluation[number], 0.5 if minimized else -0.5
+    cost = add_up([_by_lane(term.val, number, evaluation) for term in terms], evaluation)
 
     def fn(baseline, cost):
         taken, own, square = jnp.moveaxis(baseline, -1, 0)
         error = half * (square - 2.0 * stop_gradient(cost) * own)
         return [(error - stop_gradient(error)) + taken]
 
-    return _counted(fn, [site.baseline, cost], number, context)
+    return _count(fn, [site.baseline, cost], number, evaluation)
 
 
-def given(value: Val, number: int, context: Context) -> Term:
+def give(value: Value, number: int, evaluation: Evaluation) -> Term:
     """The term of a value that the objective gives, which is not learnt."""
     fn = lambda value, weight: [_taken_off(value, weight)]  # noqa: E731
-    return _counted(fn, [value, context[number].weight], number, context)
+    return _count(fn, [value, evaluation[number].weight], number, evaluation)
 
 
 def _taken_off(baseline: Any, weight: Any) -> Any:
     return -stop_gradient(baseline) * (weight - 1.0)
 
 
-def _counted(fn: Any, vals: Sequence[Any], number: int, context: Context) -> Term:
+def _count(fn: Any, vals: Sequence[Any], number: int, evaluation: Evaluation) -> Term:
     """A term in which the site's weight is counted, and not met again."""
-    (val,) = context.apply(fn, vals, lambda deps: [joined(deps)])
-    return forgotten(Term(val._replace(worlds=None), len(context[number].lanes)), [number])
+    (val,) = evaluation.apply(fn, vals, lambda deps: [join(deps)])
+    return forget(Term(val._replace(worlds=None), len(evaluation[number].lane_sizes)), [number])
 
 
-def _by_lane(val: Val, number: int, context: Context) -> Val:
+def _by_lane(val: Value, number: int, evaluation: Evaluation) -> Value:
     """What multiplies a site's weight, for each of its lanes: in a loop, from its step on.
 
     Of its provenance, what is needed to sum out the particles that it has: other weights would
     multiply an error of value zero.
     """
-    sizes = context[number].lanes
-    relation = val.lanes.get(number, (None,) * len(sizes))
+    sizes = evaluation[number].lane_sizes
+    relation = val.relations.get(number, (None,) * len(sizes))
     lane = {a.dim: d for d, a in enumerate(relation) if a is not None}
 
     several = {axis.site for axis in val.axes}
 
     def fn(x):
         x = jnp.sum(x, axis=tuple(d for d in range(x.ndim) if d not in lane))
-        x = jnp.broadcast_to(placed(x, [lane[d] for d in sorted(lane)], len(sizes)), sizes)
+        x = jnp.broadcast_to(place(x, [lane[d] for d in sorted(lane)], len(sizes)), sizes)
         for d, along in enumerate(relation):
             if along is not None and along.how != EXACT and not several:
                 x = jax.lax.cumsum(x, axis=d, reverse=along.how == CAUSAL)
         return [x]
 
     sites = val.sites & sum(1 << site for site in several)
-    lanes = {site: r for site, r in val.lanes.items() if site in several}
-    val = val._replace(worlds=None, sites=sites, lanes=lanes)
-    return context.apply(fn, [val], lambda deps: [moved(deps[0], lane.get)])[0]
+    lanes = {site: r for site, r in val.relations.items() if site in several}
+    val = val._replace(worlds=None, sites=sites, relations=lanes)
+    return evaluation.apply(fn, [val], lambda deps: [move(deps[0], lane.get)])[0]

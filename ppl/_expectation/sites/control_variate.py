@@ -9,38 +9,41 @@ from jax.lax import stop_gradient
 from ..._ir.address import render
 from ..._ir.site import Loop
 from ...errors import InvalidControlVariate
-from ..interpret.context import Context, Opened
-from ..values.lanes import deps_of, moved
-from ..values.value import Val, each_array, event_shape, placed
+from ..interpret.evaluation import Evaluation
+from ..values.lanes import deps_of, move
+from ..values.value import Value, each_array, event_shape, place
 from .own_lane import Made, reads_own_lane
+from .weighted_site import WeightedSite
 
 
-def control_variate(eqn: Any, vals: Sequence[Val], made: Made, context: Context) -> list[Val]:
+def control_variate(
+    eqn: Any, vals: Sequence[Value], made: Made, evaluation: Evaluation
+) -> list[Value]:
     """Notes the baseline with its site; `made` is what is known of what it is computed from."""
     (value,), path, where = vals, eqn.params["path"], eqn.params["where"]
     named = f"ppl.control_variate({render(path)!r}, ...) at {where}"
-    if context.outer is not None:
+    if evaluation.outer is not None:
         raise InvalidControlVariate(
             f"{named} is inside a loop, a branch or a checkpoint. Return its value from there "
             "(stacked, for a loop) and call ppl.control_variate after it."
         )
-    places = [i for i, o in enumerate(context.opened) if o.site and o.site.path == path]
+    places = [i for i, o in enumerate(evaluation.opened) if o.site and o.site.path == path]
     if not places:
-        known = ", ".join(sorted({o.site.address for o in context.opened if o.site})) or "none"
+        known = ", ".join(sorted({o.site.address for o in evaluation.opened if o.site})) or "none"
         raise InvalidControlVariate(
             f"{named}: no site with a score has this address so far. Sites with weights: {known}. "
             "Call it after the site, with the address that the objective sees."
         )
-    for place in places:
-        opened = context.opened[place]
+    for number in places:
+        opened = evaluation.opened[number]
         _check(value, opened, named)
-        if value.sites >> place & 1:
-            _check_own_lane(eqn, value, made, place, opened, named)
-        context.opened[place] = opened._replace(given=_fitted(value, opened))
+        if value.sites >> number & 1:
+            _check_own_lane(eqn, value, made, number, opened, named)
+        evaluation.opened[number] = opened._replace(given=_fit(value, opened))
     return []
 
 
-def _check(value: Val, opened: Opened, named: str) -> None:
+def _check(value: Value, opened: WeightedSite, named: str) -> None:
     if opened.axis or opened.perturbed:
         raise InvalidControlVariate(
             f"{named}: the site has several particles, and no score to subtract from. Give it "
@@ -50,7 +53,7 @@ def _check(value: Val, opened: Opened, named: str) -> None:
         raise InvalidControlVariate(
             f"{named}: the site has one already. Add their values in one ppl.control_variate."
         )
-    shape, lanes = event_shape(value), [opened.lanes[d] for d in _written_order(opened)]
+    shape, lanes = event_shape(value), [opened.lane_sizes[d] for d in _written_order(opened)]
     if list(shape) != lanes[: len(shape)]:
         raise InvalidControlVariate(
             f"{named}: the value has shape {shape}, the site's lanes (its vmaps and loops, "
@@ -60,7 +63,7 @@ def _check(value: Val, opened: Opened, named: str) -> None:
 
 
 def _check_own_lane(
-    eqn: Any, value: Val, made: Made, number: int, opened: Opened, named: str
+    eqn: Any, value: Value, made: Made, number: int, opened: WeightedSite, named: str
 ) -> None:
     shape = event_shape(value)
     places = _written_order(opened)[: len(shape)]
@@ -73,24 +76,24 @@ def _check_own_lane(
         )
 
 
-def _written_order(opened: Opened) -> list[int]:
+def _written_order(opened: WeightedSite) -> list[int]:
     """The site's lane dimensions (loops, then vmaps, then batch) in the order of its choices."""
     assert opened.site is not None
-    loops, vmaps = list(range(len(opened.loops))), len(opened.site.lanes)
-    noted = sum(isinstance(axis, Loop) for axis in opened.site.axes)
+    loops, vmaps = list(range(len(opened.loops))), len(opened.site.vmaps)
+    noted = sum(isinstance(axis, Loop) for axis in opened.site.around)
     order, inner = loops[: len(loops) - noted], iter(loops[len(loops) - noted :])
     mapped = iter(range(len(loops), len(loops) + vmaps))
-    order += [next(inner if isinstance(axis, Loop) else mapped) for axis in opened.site.axes]
-    return order + list(range(len(loops) + vmaps, len(opened.lanes)))
+    order += [next(inner if isinstance(axis, Loop) else mapped) for axis in opened.site.around]
+    return order + list(range(len(loops) + vmaps, len(opened.lane_sizes)))
 
 
-def _fitted(value: Val, opened: Opened) -> Val:
+def _fit(value: Value, opened: WeightedSite) -> Value:
     """The value, of one entry a lane."""
     places = _written_order(opened)[: len(event_shape(value))]
 
     def filled(array, axes):
-        array = stop_gradient(placed(array, places, len(opened.lanes), lead=len(axes)))
-        return jnp.broadcast_to(array, (*array.shape[: len(axes)], *opened.lanes))
+        array = stop_gradient(place(array, places, len(opened.lane_sizes), lead=len(axes)))
+        return jnp.broadcast_to(array, (*array.shape[: len(axes)], *opened.lane_sizes))
 
-    lanes = moved(deps_of(value), lambda d: places[d]).lanes
-    return each_array(filled, value)._replace(lanes=lanes)
+    lanes = move(deps_of(value), lambda d: places[d]).relations
+    return each_array(filled, value)._replace(relations=lanes)

@@ -147,7 +147,7 @@ def _mixed(eqn: Any, ins: Sequence[Reads]) -> list[np.ndarray]:
         total = np.zeros((max(map(len, reading)), *shape), bool)
         mixed = [[None] * (own.ndim - 1) for own in reading]
         for own, places in zip(reading, mixed if maps is None else maps, strict=True):
-            total = total | _placed(own, places, shape)
+            total = total | _place(own, places, shape)
         outs.append(total)
     return outs
 
@@ -156,7 +156,7 @@ def _maps(eqn: Any) -> list | None:
     """Where the dimensions of each operand go; a site keeps apart the vmaps around it."""
     if equations.kind(eqn) != "sample":
         return dimension_maps(eqn)
-    lanes = eqn.params["site"].lanes
+    lanes = eqn.params["site"].vmaps
     maps = []
     for i, v in enumerate(eqn.invars):
         mapped = [d for d, lane in enumerate(lanes) if lane.mapped[i]]
@@ -164,7 +164,7 @@ def _maps(eqn: Any) -> list | None:
     return maps
 
 
-def _placed(reading: np.ndarray, places: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
+def _place(reading: np.ndarray, places: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
     """An operand's readings as they arrive in a result of this shape."""
     alongs = [p if p is None or isinstance(p, Along) else Along(p) for p in places]
     gone = tuple(1 + d for d, along in enumerate(alongs) if along is None)

@@ -7,32 +7,32 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from ..._jax import identities
-from ..interpret.context import Context
-from ..values.lanes import joined, through
-from ..values.value import Val
+from ..interpret.evaluation import Evaluation
+from ..values.lanes import join, through
+from ..values.value import Value
 
 
-def gate(eqn: Any, vals: Sequence[Val], context: Context) -> list[Val]:
+def gate(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> list[Value]:
     """A `gated` equation."""
     kept = not isinstance(vals[0].array, Tracer) or _too_large(*vals)
-    return [vals[0]] if kept else context.bound(eqn, vals)
+    return [vals[0]] if kept else evaluation.bound(eqn, vals)
 
 
-def gated(vals: Sequence[Val], flag: Val, context: Context) -> list[Val]:
+def gated(vals: Sequence[Value], flag: Value, evaluation: Evaluation) -> list[Value]:
     """Values that have a derivative only where a scalar flag is true."""
-    return [_gated(val, flag, context) for val in vals]
+    return [_gated(val, flag, evaluation) for val in vals]
 
 
-def _gated(val: Val, flag: Val, context: Context) -> Val:
+def _gated(val: Value, flag: Value, evaluation: Evaluation) -> Value:
     variable = isinstance(val.array, Tracer) and jnp.issubdtype(val.array.dtype, jnp.inexact)
     if not variable or _too_large(val, flag):
         return val
     bound = lambda *arrays: [identities.gated(*arrays)]  # noqa: E731
-    through_flag = lambda deps: [joined([deps[0], through(deps[1], None)])]  # noqa: E731
-    return context.apply(bound, [val, flag], through_flag)[0]
+    through_flag = lambda deps: [join([deps[0], through(deps[1], None)])]  # noqa: E731
+    return evaluation.apply(bound, [val, flag], through_flag)[0]
 
 
-def _too_large(val: Val, flag: Val) -> bool:
+def _too_large(val: Value, flag: Value) -> bool:
     """Whether the flag would spread a large value over particles or worlds that it has not."""
     spread = not {*flag.axes} <= {*val.axes} or (flag.worlds and not val.worlds)
     return bool(spread) and jnp.size(val.array) > identities.SPREAD

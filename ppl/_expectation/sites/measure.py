@@ -22,13 +22,13 @@ class Measure(NamedTuple):
     """The particles of a site's lanes, the batch among them.
 
     Values are `(particles, *lanes, *event)`, weights `(particles, *lanes)` or None where constantly
-    one. For `runs` (constants of the particles), weights are relative to these. `baseline` and
-    `control` are `(*lanes)` or None, `chances` are like the weights or None.
+    one. With `shared_weights` (constants of the particles), weights are relative to these.
+    `baseline` and `control` are `(*lanes)` or None, `chances` are like the weights or None.
     """
 
     values: jax.Array
     weights: jax.Array | None = None
-    runs: jax.Array | None = None
+    shared_weights: jax.Array | None = None
     baseline: jax.Array | None = None
     control: jax.Array | None = None
     chances: jax.Array | None = None
@@ -37,15 +37,15 @@ class Measure(NamedTuple):
 class Kind(NamedTuple):
     """What is known of a site's measure without running it.
 
-    `constants` of its runs and `values` of its particles, the same for all elements, if fixed.
-    `baseline` and `control`: whether it has them.
+    `constants`: shared weights; `values`: those of the particles, the same for all elements; both
+    if fixed. `baseline` and `control`: whether it has them.
     """
 
     particles: int
     weighted: bool = False
     normalized: bool = True
     perturbed: bool = False
-    runs: bool = False
+    coupled: bool = False
     shared: Any = None
     constants: np.ndarray | None = None
     values: tuple | None = None
@@ -125,12 +125,12 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
         values, weights = drawn.values, drawn.weights
         if weights is None and drawn.control is not None:
             weights = jnp.ones((1, *jnp.shape(drawn.control)))
-        runs = None if drawn.runs is None else jnp.asarray(drawn.runs)
+        shared = None if drawn.shared_weights is None else jnp.asarray(drawn.shared_weights)
         found[:] = [_kind(drawn, weights is not None, estimator.exact, call.site)]
         if weights is None:
             return Measure(jnp.asarray(values))
-        if runs is not None:
-            constants = runs.reshape(-1, *(1 for _ in weights.shape[1:]))
+        if shared is not None:
+            constants = shared.reshape(-1, *(1 for _ in weights.shape[1:]))
             weights = jnp.where(
                 constants == 0, 1.0, weights / jnp.where(constants == 0, 1.0, constants)
             )
@@ -138,7 +138,7 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
         if chances is not None:
             chances = jnp.broadcast_to(chances, weights.shape)
         for flag in (*operands.active, *flags):
-            weights = jnp.where(flag, weights, _first_alone(weights) if runs is None else 1.0)
+            weights = jnp.where(flag, weights, _first_alone(weights) if shared is None else 1.0)
             chances = None if chances is None else jnp.where(flag, chances, _first_alone(chances))
         costs = []
         for cost in (drawn.baseline, drawn.control):
@@ -147,15 +147,17 @@ def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found:
                 for flag in (*operands.active, *flags):
                     cost = jnp.where(flag, cost, _unread(cost, cost is drawn.control))
             costs.append(cost)
-        return Measure(jnp.asarray(values), weights, runs, costs[0], costs[1], chances)
+        return Measure(jnp.asarray(values), weights, shared, costs[0], costs[1], chances)
 
     lanes_last: Any = (1, 1, 0, 0, 0, 1)
     out = call.over_lanes(lane, call.keys(key), out_axes=Measure(*lanes_last))
-    if out.runs is None or not call.site.lanes:
+    if out.shared_weights is None or not call.site.vmaps:
         return out
     if found[0].constants is None:
-        _check_one_for_all(call, lambda operands, key: lane(operands, key).runs, key)
-    return out._replace(runs=out.runs.reshape(-1, out.runs.shape[-1])[0])
+        _check_one_for_all(call, lambda operands, key: lane(operands, key).shared_weights, key)
+    return out._replace(
+        shared_weights=out.shared_weights.reshape(-1, out.shared_weights.shape[-1])[0]
+    )
 
 
 def _kind(drawn: Any, weighted: bool, exact: bool, site: Site) -> Kind:
@@ -164,9 +166,9 @@ def _kind(drawn: Any, weighted: bool, exact: bool, site: Site) -> Kind:
         weighted,
         drawn.normalized,
         drawn.perturbed,
-        drawn.runs is not None,
+        drawn.shared_weights is not None,
         drawn.shared,
-        _known(drawn.runs),
+        _known(drawn.shared_weights),
         _constants(drawn.values),
         exact,
         drawn.baseline is not None,
@@ -175,33 +177,35 @@ def _kind(drawn: Any, weighted: bool, exact: bool, site: Site) -> Kind:
     )
 
 
-def _check_one_for_all(call: Call, runs: Callable, key: jax.Array) -> None:
-    """Raises where the constants of runs, which are traced, are made of what differs by lane.
+def _check_one_for_all(call: Call, shared: Callable, key: jax.Array) -> None:
+    """Raises where shared weights, which are traced, are made of what differs by lane.
 
     Not by which lanes are reached: that cuts off derivatives alone.
     """
     call = call.with_operand("active", ())
     try:
-        jax.eval_shape(lambda: call.over_lanes(runs, call.keys(key), out_axes=None))
+        jax.eval_shape(lambda: call.over_lanes(shared, call.keys(key), out_axes=None))
     except SiteFailure:
         raise UnsuitableEstimator(
             f"The lanes of site {call.site.address!r} at {call.site.where} share their particles, "
             "and each has constants of its own for these (such as the eta of Rebar). Give all "
-            "lanes the same, or the site an estimator without Particles.runs."
+            "lanes the same, or the site an estimator without Particles.shared_weights."
         ) from None
 
 
 def check_particles(drawn: Any, site: Site) -> None:
     """Raises where a field of an estimator's particles has no meaning beside the others."""
-    count, runs = drawn.values.shape[0], getattr(drawn.runs, "shape", ())
+    count, shape = drawn.values.shape[0], getattr(drawn.shared_weights, "shape", ())
     wrong = {
         f"{count} values and no weights": drawn.weights is None and count != 1,
         "a baseline and no weights": drawn.weights is None and drawn.baseline is not None,
         f"a baseline for {count} particles": drawn.baseline is not None and count != 1,
         "chances and not perturbed=True": drawn.chances is not None and not drawn.perturbed,
-        "runs and perturbed=True": drawn.runs is not None and drawn.perturbed,
-        "a shared name and no runs": drawn.shared is not None and drawn.runs is None,
-        f"runs of shape {runs} for {count} particles": drawn.runs is not None and runs != (count,),
+        "shared_weights and perturbed=True": drawn.shared_weights is not None and drawn.perturbed,
+        "a shared name and no shared_weights": drawn.shared is not None
+        and drawn.shared_weights is None,
+        f"shared_weights of shape {shape} for {count} particles": drawn.shared_weights is not None
+        and shape != (count,),
     }
     said = [what for what, met in wrong.items() if met]
     if said:
@@ -211,9 +215,9 @@ def check_particles(drawn: Any, site: Site) -> None:
         )
 
 
-def _known(runs: Any) -> np.ndarray | None:
-    """The constants of runs, where they are known while tracing."""
-    return None if runs is None or isinstance(runs, Tracer) else np.asarray(runs)
+def _known(shared: Any) -> np.ndarray | None:
+    """Shared weights, where they are known while tracing."""
+    return None if shared is None or isinstance(shared, Tracer) else np.asarray(shared)
 
 
 def second_derivative(site: Site, estimator: Any = None) -> str:

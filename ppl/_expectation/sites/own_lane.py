@@ -13,7 +13,7 @@ import numpy as np
 
 from ..._jax import equations
 from ..values.dimensions import EXACT, Along
-from ..values.value import Val
+from ..values.value import Value
 from .element_reads import LINEAR, constant, followed, named, read
 
 _AT_ONCE = 1_000_000
@@ -65,9 +65,9 @@ def _settled(
 ) -> bool:
     """Whether a variable is like the value, each element of its own lane; so it is a start."""
     val = made.vals.get(atom)
-    if not isinstance(val, Val) or not val.sites >> number & 1 or atom.aval.shape != shape:
+    if not isinstance(val, Value) or not val.sites >> number & 1 or atom.aval.shape != shape:
         return False
-    relation = val.lanes.get(number, ())
+    relation = val.relations.get(number, ())
     own = [relation[d] if d < len(relation) else None for d in places]
     return bool(places) and own == [Along(i) for i in range(len(places))]
 
@@ -96,7 +96,7 @@ def _mask(
 ) -> np.ndarray:
     """Which elements of a variable may read the lane, by its relation to the site."""
     reading = np.ones((passes, *atom.aval.shape), bool)
-    relation = val.lanes.get(number, ()) if isinstance(val, Val) else ()
+    relation = val.relations.get(number, ()) if isinstance(val, Value) else ()
     for d, index in lanes.items():
         along = relation[d] if d < len(relation) else None
         if along is not None:
@@ -105,7 +105,7 @@ def _mask(
 
 
 def _depends(operand: Any, number: int) -> bool:
-    addends = [operand] if isinstance(operand, Val) else [term.val for term in operand]
+    addends = [operand] if isinstance(operand, Value) else [term.val for term in operand]
     return any(val.sites >> number & 1 for val in addends)
 
 

@@ -10,38 +10,39 @@ from ..._ir.site import read_call
 from ..._jax import equations
 from ..._jax.run import run
 from ...errors import UnsuitableEstimator
-from ..interpret.context import Context, MixedSteps, Opened, conformed, mixed_dims
+from ..interpret.evaluation import Evaluation, MixedSteps, conform, mixed_dims
 from ..values.dimensions import Along
-from ..values.lanes import Deps, deps_of, joined, moved
+from ..values.lanes import Deps, deps_of, join, move
 from ..values.value import (
     Axis,
     Known,
     Segment,
-    Val,
+    Value,
     Worlds,
-    appended,
+    append_worlds,
     each_array,
     event_shape,
     with_sorted_axes,
 )
-from .baseline import noted
+from .baseline import note
+from .coupled import coupled_axis, open_coupled
 from .gating import gate
 from .measure import Kind, measure
-from .runs import open_runs, shared_runs
+from .weighted_site import WeightedSite
 
 
-def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[Val]:
-    """The value of a site; its weights are noted in the context."""
-    site, flags, found = eqn.params["site"], context.active, []
+def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
+    """The value of a site; its weights are noted in the evaluation."""
+    site, flags, found = eqn.params["site"], evaluation.active, []
 
     def measured(*arrays):
         call, active = read_call(site, arrays[: len(vals)]), arrays[len(vals) :]
-        return tuple(measure(call, keys.key, context.allow_biased, active, found))
+        return tuple(measure(call, keys.key, evaluation.allow_biased, active, found))
 
     inputs = [*vals, *flags]
-    values, weights, constants, *costs = _traced(measured, inputs, context.calling(eqn))
+    values, weights, constants, *costs = _trace_lanes(measured, inputs, evaluation.calling(eqn))
     (kind,) = found
-    if context.all_exact and not kind.exact and not site.observed:
+    if evaluation.all_exact and not kind.exact and not site.observed:
         raise UnsuitableEstimator(
             f"ppl.log_expectation sums over every choice, but site {site.address!r} at "
             f"{site.where} is drawn. Give it stdlib.estimators.Enumerate(), or for all sites: "
@@ -49,13 +50,13 @@ def sample(eqn: Any, vals: Sequence[Val], keys: Any, context: Context) -> list[V
         )
     if weights is None:
         return [_first(values)]
-    value, weight = _alike(values, weights, context)
-    if context.all_exact:
+    value, weight = _align(values, weights, evaluation)
+    if evaluation.all_exact:
         weight = each_array(lambda array, _: _log(array), weight)
     call = read_call(site, [val.array for val in vals])
-    opening = _Opening(call, kind, context, constants, costs)
-    if kind.runs:
-        return [opening.runs(value, weight)]
+    opening = _Opening(call, kind, evaluation, constants, costs)
+    if kind.coupled:
+        return [opening.coupled(value, weight)]
     if kind.perturbed:
         return [opening.worlds(value, weight)]
     if kind.particles == 1:
@@ -68,43 +69,45 @@ def _log(weight: jax.Array) -> jax.Array:
     return jnp.where(possible, jnp.log(jnp.where(possible, weight, 1.0)), -jnp.inf)
 
 
-def _alike(value: Val, weight: Val, context: Context) -> tuple[Val, Val]:
+def _align(value: Value, weight: Value, evaluation: Evaluation) -> tuple[Value, Value]:
     """A value with the provenance of its weight as well: what a weight reads, its value does.
 
     Both have a leading dimension of particles, so their lanes are dimensions of the same number.
     """
-    deps = joined([deps_of(value), deps_of(weight)])
-    (value,) = conformed(context, [value], mixed_dims(context, [value], [deps]))
-    return value._replace(sites=deps.sites, lanes=deps.lanes), weight
+    deps = join([deps_of(value), deps_of(weight)])
+    (value,) = conform(evaluation, [value], mixed_dims(evaluation, [value], [deps]))
+    return value._replace(sites=deps.sites, relations=deps.relations), weight
 
 
 class _Opening:
     """What happens to a site's values and weights, by the kind of its measure."""
 
-    def __init__(self, call: Any, kind: Kind, context: Context, constants: Any, costs: Sequence):
+    def __init__(
+        self, call: Any, kind: Kind, evaluation: Evaluation, constants: Any, costs: Sequence
+    ):
         self.site, self.estimator = call.site, call.operands.estimator
-        self.kind, self.context, self.constants, self.costs = kind, context, constants, costs
+        self.kind, self.evaluation, self.constants, self.costs = kind, evaluation, constants, costs
 
     def _open(
         self,
-        value: Val,
-        weight: Val,
+        value: Value,
+        weight: Value,
         axis: bool = False,
         normalized: bool = False,
         perturbed: bool = False,
-    ) -> Val:
+    ) -> Value:
         """Opens the site; the value then depends on it lane by lane, where its lanes come first.
 
         In a loop it may depend on the site's earlier steps already.
         """
-        lanes, loops = event_shape(weight)[1 if perturbed else 0 :], self.context.loops
+        lanes, loops = event_shape(weight)[1 if perturbed else 0 :], self.evaluation.loops
         baseline, control, chances = self.costs
         if baseline is not None:
-            baseline = noted(baseline, weight, self.context)
-        opened = Opened(
+            baseline = note(baseline, weight, self.evaluation)
+        opened = WeightedSite(
             self.site,
             weight,
-            (*self.context.lengths, *lanes),
+            (*self.evaluation.lengths, *lanes),
             axis,
             normalized,
             perturbed,
@@ -113,56 +116,56 @@ class _Opening:
             chances=chances,
             loops=loops,
         )
-        number = self.context.open(opened)
-        relation = (*self.context.own_steps, *(Along(d) for d in range(len(lanes))))
+        number = self.evaluation.open(opened)
+        relation = (*self.evaluation.own_steps, *(Along(d) for d in range(len(lanes))))
         own = Deps(1 << number, {number: relation} if relation else {})
-        deps = joined([deps_of(value), own])
-        lost = None in deps.lanes.get(number, relation and (None,))
+        deps = join([deps_of(value), own])
+        lost = None in deps.relations.get(number, relation and (None,))
         if lost and any(axis.site == number for axis in value.axes):
             raise MixedSteps(loops[-1].eqn)
-        return value._replace(sites=deps.sites, lanes=deps.lanes)
+        return value._replace(sites=deps.sites, relations=deps.relations)
 
-    def one(self, value: Val, weight: Val) -> Val:
+    def one(self, value: Value, weight: Value) -> Value:
         """One particle: no axis."""
         return self._open(value, weight)
 
-    def axis(self, value: Val, weight: Val) -> Val:
+    def axis(self, value: Value, weight: Value) -> Value:
         """Several particles, whose number multiplies with that of others: a named axis."""
-        axis = Axis(self.context.next)
-        value, weight = _named(value, axis), _named(weight, axis)
+        axis = Axis(self.evaluation.next)
+        value, weight = _name(value, axis), _name(weight, axis)
         value = self._open(value, weight, axis=True, normalized=self.kind.normalized)
         constants = self.kind.values
         return value if constants is None else value._replace(known=Known(axis, constants))
 
-    def worlds(self, value: Val, weight: Val) -> Val:
+    def worlds(self, value: Value, weight: Value) -> Value:
         """A particle and its perturbations: new worlds, in which those of other sites are not."""
-        own = Segment(self.context.next, (), self.kind.particles - 1)
+        own = Segment(self.evaluation.next, (), self.kind.particles - 1)
         array = jnp.moveaxis(value.array, len(value.axes), 0)[1:]
         worlds = Worlds(array, value.axes, (own,))
         base = _first(value)
-        base = base._replace(worlds=appended(base.worlds, worlds))
+        base = base._replace(worlds=append_worlds(base.worlds, worlds))
         array = jax.lax.slice_in_dim(weight.array, 1, None, axis=len(weight.axes))
         weight = weight._replace(array=array, worlds=None)
         return self._open(base, weight, normalized=True, perturbed=True)
 
-    def runs(self, value: Val, weight: Val) -> Val:
-        """Particles that go together with those of other lanes: an axis of runs of the program."""
-        axis = shared_runs(self.context, self.kind, self.estimator)
+    def coupled(self, value: Value, weight: Value) -> Value:
+        """Particles that go together with those of other lanes: one axis of runs of the program."""
+        axis = coupled_axis(self.evaluation, self.kind, self.estimator)
         if axis is None:
-            axis = open_runs(self.context, self.constants, self.kind, self.estimator)
+            axis = open_coupled(self.evaluation, self.constants, self.kind, self.estimator)
         bit = 1 << axis.site
         value, weight = (
             _run_of(val, axis)._replace(sites=val.sites | bit) for val in (value, weight)
         )
-        steps = tuple(Along(-loop.level) for loop in self.context[axis.site].loops)
+        steps = tuple(Along(-loop.level) for loop in self.evaluation[axis.site].loops)
         if steps:
             value, weight = (
-                v._replace(lanes={**v.lanes, axis.site: steps}) for v in (value, weight)
+                v._replace(relations={**v.relations, axis.site: steps}) for v in (value, weight)
             )
         return self.one(value, weight)
 
 
-def _run_of(val: Val, axis: Axis) -> Val:
+def _run_of(val: Value, axis: Axis) -> Value:
     """Particles as runs: in each run of what the site reads, the particle of that run."""
 
     def diagonal(array, axes):
@@ -172,23 +175,23 @@ def _run_of(val: Val, axis: Axis) -> Val:
 
     has = {axis in part.axes for part in (val, val.worlds) if part is not None}
     if has == {False}:
-        return _named(val, axis)
+        return _name(val, axis)
     assert has == {True}
     return _trailing_lanes(each_array(diagonal, val))
 
 
-def _trailing_lanes(val: Val) -> Val:
-    deps = moved(deps_of(val), lambda d: d - 1)
-    return val._replace(lanes=deps.lanes)
+def _trailing_lanes(val: Value) -> Value:
+    deps = move(deps_of(val), lambda d: d - 1)
+    return val._replace(relations=deps.relations)
 
 
-def _first(val: Val) -> Val:
+def _first(val: Value) -> Value:
     """The first particle."""
     out = each_array(lambda array, axes: jnp.take(array, 0, axis=len(axes)), val)
     return _trailing_lanes(out)
 
 
-def _named(val: Val, axis: Axis) -> Val:
+def _name(val: Value, axis: Axis) -> Value:
     """The leading dimension of particles, as a named axis; it is the last of all."""
     if val.worlds:
         val = val._replace(worlds=val.worlds._replace(axes=(*val.worlds.axes, axis)))
@@ -196,15 +199,15 @@ def _named(val: Val, axis: Axis) -> Val:
     return with_sorted_axes(_trailing_lanes(val))
 
 
-def _val(x: Any) -> Val:
-    return x if isinstance(x, Val) else Val(x)
+def _val(x: Any) -> Value:
+    return x if isinstance(x, Value) else Value(x)
 
 
-def _traced(fn: Callable, vals: Sequence[Val], context: Context) -> list[Any]:
+def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) -> list[Any]:
     """`fn` of the values, each output (or None) with just the axes and lanes it depends on."""
     random = [val for val in vals if val.sites]
     if not random:
-        return [None if out is None else Val(out) for out in fn(*(v.array for v in vals))]
+        return [None if out is None else Value(out) for out in fn(*(v.array for v in vals))]
     structs = [jax.typeof(v.array) for v in random]
     structs = [
         jax.ShapeDtypeStruct(s.shape[len(v.axes) :], s.dtype, weak_type=s.weak_type)
@@ -221,11 +224,11 @@ def _traced(fn: Callable, vals: Sequence[Val], context: Context) -> list[Any]:
         inputs = [_val(x) for x in operands]
         if equations.kind(eqn) == "jit":
             jaxpr, consts = equations.body_of(eqn)
-            return run(jaxpr, [Val(c) for c in consts], inputs, step)
+            return run(jaxpr, [Value(c) for c in consts], inputs, step)
         if equations.kind(eqn) == "gated":
-            return gate(eqn, inputs, context)
-        return context.bound(eqn, inputs)
+            return gate(eqn, inputs, evaluation)
+        return evaluation.bound(eqn, inputs)
 
-    outs = iter(run(closed.jaxpr, [Val(c) for c in closed.consts], random, step))
+    outs = iter(run(closed.jaxpr, [Value(c) for c in closed.consts], random, step))
     leaves = jax.tree.leaves(shape, is_leaf=lambda x: x is None)
     return [None if leaf is None else _val(next(outs)) for leaf in leaves]

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from ..._analysis.dataflow import readers
 from ..._ir.estimator import Reparameterized, drawn_at
 from ..._jax import equations
-from ..interpret.context import Context
+from ..interpret.evaluation import Evaluation
 from ..values.lanes import transfer
-from ..values.value import Val, each_array, event_shape, union_sites
-from ..values.vanishing import emitted
+from ..values.value import Value, each_array, event_shape, union_sites
+from ..values.vanishing import emit
 from .terms import (
     Operand,
     Term,
@@ -20,14 +20,14 @@ from .terms import (
     addends,
     aligned_dims,
     collapse,
-    hidden,
-    rearranged,
-    shown,
+    hide,
+    rearrange,
     terms_of,
+    unhide,
 )
 
 
-def _sum(eqn, operands, context):
+def _sum(eqn, operands, evaluation):
     shape, terms = eqn.outvars[0].aval.shape, Terms()
     for operand, negative in zip(operands, (False, equations.kind(eqn) == "sub"), strict=True):
         for term in terms_of(operand):
@@ -38,44 +38,44 @@ def _sum(eqn, operands, context):
     return terms
 
 
-def _each(eqn, operands, context):
+def _each(eqn, operands, evaluation):
     (operand,) = operands
-    return Terms(_bound(eqn, [term], context) for term in terms_of(operand))
+    return Terms(_bound(eqn, [term], evaluation) for term in terms_of(operand))
 
 
-def _reduce_sum(eqn, operands, context):
-    """Sums over what is not kept apart; the rest of the sum is left pending."""
+def _reduce_sum(eqn, operands, evaluation):
+    """Sums over what is not kept apart; the rest of the sum is left to be taken."""
     (operand,), terms = operands, Terms()
-    for val, pending in terms_of(operand):
+    for val, lanes_to_sum in terms_of(operand):
         apart = aligned_dims(val)
-        axes = [pending + int(d) for d in eqn.params["axes"]]
+        axes = [lanes_to_sum + int(d) for d in eqn.params["axes"]]
         kept = [d for d in axes if d in apart]
         rest = [d for d in range(len(event_shape(val))) if d not in axes]
-        order = [*rest[:pending], *kept, *rest[pending:]]
-        terms.add(Term(rearranged(val, order), pending + len(kept)))
+        order = [*rest[:lanes_to_sum], *kept, *rest[lanes_to_sum:]]
+        terms.add(Term(rearrange(val, order), lanes_to_sum + len(kept)))
     return terms
 
 
-def _product(eqn, operands, context):
+def _product(eqn, operands, evaluation):
     left, right = operands
     if not _random(right):
-        factor = collapse(right, context)
-        return Terms(_bound(eqn, [term, factor], context) for term in terms_of(left))
+        factor = collapse(right, evaluation)
+        return Terms(_bound(eqn, [term, factor], evaluation) for term in terms_of(left))
     if not _random(left) and equations.kind(eqn) == "mul":
-        factor = collapse(left, context)
-        return Terms(_bound(eqn, [factor, term], context) for term in terms_of(right))
-    vals = [collapse(left, context), collapse(right, context)]
-    return Terms([_bound(eqn, vals, context)])
+        factor = collapse(left, evaluation)
+        return Terms(_bound(eqn, [factor, term], evaluation) for term in terms_of(right))
+    vals = [collapse(left, evaluation), collapse(right, evaluation)]
+    return Terms([_bound(eqn, vals, evaluation)])
 
 
 def _full(term: Term, shape: tuple[Any, ...]) -> Term:
     """A term that JAX would broadcast (a scalar, dimensions of one), in the shape of the sum."""
-    own = event_shape(term.val)[term.pending :]
+    own = event_shape(term.val)[term.lanes_to_sum :]
     if own == shape:
         return term
 
     def filled(array, axes):
-        lead = jnp.shape(array)[: len(axes) + term.pending]
+        lead = jnp.shape(array)[: len(axes) + term.lanes_to_sum]
         array = jnp.reshape(array, (*lead, *(1 for _ in shape[len(own) :]), *own))
         return jnp.broadcast_to(array, (*lead, *shape))
 
@@ -86,23 +86,23 @@ def _random(operand: Operand) -> bool:
     return union_sites(addends(operand)) != 0
 
 
-def _bound(eqn, operands: Sequence[Term | Val], context: Context) -> Term:
-    """A linear equation, mapped over the pending dimensions of the one term it has."""
-    pendings = [x.pending if isinstance(x, Term) else 0 for x in operands]
+def _bound(eqn, operands: Sequence[Term | Value], evaluation: Evaluation) -> Term:
+    """A linear equation, mapped over the lanes to sum of the one term it has."""
+    to_sum = [x.lanes_to_sum if isinstance(x, Term) else 0 for x in operands]
     vals = [x.val if isinstance(x, Term) else x for x in operands]
-    pending = max(pendings)
+    lanes_to_sum = max(to_sum)
 
     def fn(*arrays):
-        one = emitted(eqn, vals)
-        for _ in range(pending):
-            one = jax.vmap(one, in_axes=tuple(0 if p else None for p in pendings))
+        one = emit(eqn, vals)
+        for _ in range(lanes_to_sum):
+            one = jax.vmap(one, in_axes=tuple(0 if p else None for p in to_sum))
         return one(*arrays)
 
     def through(deps):
-        deps = [hidden(dep, p) for dep, p in zip(deps, pendings, strict=True)]
-        return [shown(dep, pending) for dep in transfer(eqn, deps)]
+        deps = [hide(dep, p) for dep, p in zip(deps, to_sum, strict=True)]
+        return [unhide(dep, lanes_to_sum) for dep in transfer(eqn, deps)]
 
-    return Term(context.apply(fn, vals, through, eqn)[0], pending)
+    return Term(evaluation.apply(fn, vals, through, eqn)[0], lanes_to_sum)
 
 
 LINEAR: Mapping[str, Callable] = {
@@ -120,7 +120,7 @@ LINEAR: Mapping[str, Callable] = {
     "transpose": _each,
     "copy": _each,
 }
-"""Rules `(eqn, operands, context) -> terms` for equations that are linear in an operand."""
+"""Rules `(eqn, operands, evaluation) -> terms` for equations that are linear in an operand."""
 
 
 def linear_rule(eqn: Any) -> Callable | None:
@@ -140,7 +140,7 @@ def tail(jaxpr: Any, wanted: Sequence[bool], inputs: Sequence[bool]) -> set:
     if not found:
         return found
     sources = (v for v, r in zip(jaxpr.invars, inputs, strict=True) if r)
-    random = readers(jaxpr, sources, also=_weighted)
+    random = readers(jaxpr, sources, also=_weigh)
     for eqn in reversed(jaxpr.eqns):
         name = equations.kind(eqn)
         if not any(v in found for v in eqn.outvars):
@@ -166,7 +166,7 @@ def _literal(atom: Any) -> bool:
     return equations.is_literal(atom)
 
 
-def _weighted(eqn: Any) -> bool:
+def _weigh(eqn: Any) -> bool:
     if not equations.has_sites(eqn):
         return False
     if equations.kind(eqn) != "sample":

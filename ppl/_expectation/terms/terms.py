@@ -5,19 +5,19 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..interpret.context import Context
-from ..values.lanes import Deps, deps_of, joined, moved, renumbered
-from ..values.value import Val, each_array, event_shape, lifted
+from ..interpret.evaluation import Evaluation
+from ..values.lanes import Deps, deps_of, join, move, renumber
+from ..values.value import Value, each_array, event_shape, lift_worlds
 
 _PENDING = 1_000
 """Dimensions of a sum that is still to be taken, numbered apart while an equation is applied."""
 
 
 class Term(NamedTuple):
-    """A value to be summed over its first `pending` dimensions, where lanes are kept apart."""
+    """A value to be summed over its first `lanes_to_sum` dimensions, where lanes are kept apart."""
 
-    val: Val
-    pending: int = 0
+    val: Value
+    lanes_to_sum: int = 0
 
 
 class Terms:
@@ -33,8 +33,15 @@ class Terms:
         term = canonical(term)
         val = term.val
         segments = val.worlds.segments if val.worlds else ()
-        lanes = frozenset(val.lanes.items())
-        key = (val.sites, val.axes, lanes, term.pending, event_shape(val)[: term.pending], segments)
+        lanes = frozenset(val.relations.items())
+        key = (
+            val.sites,
+            val.axes,
+            lanes,
+            term.lanes_to_sum,
+            event_shape(val)[: term.lanes_to_sum],
+            segments,
+        )
         old = self._terms.get(key)
         self._terms[key] = term if old is None else term._replace(val=_plus(old.val, val))
 
@@ -45,52 +52,52 @@ class Terms:
         return len(self._terms)
 
 
-Operand = Val | Terms
+Operand = Value | Terms
 
 
-def _plus(a: Val, b: Val) -> Val:
-    (total,) = lifted(lambda x, y: [x + y], [a, b])
-    return total._replace(sites=a.sites, lanes=a.lanes)
+def _plus(a: Value, b: Value) -> Value:
+    (total,) = lift_worlds(lambda x, y: [x + y], [a, b])
+    return total._replace(sites=a.sites, relations=a.relations)
 
 
 def terms_of(operand: Operand) -> list[Term]:
     """The terms of an operand."""
-    return [Term(operand)] if isinstance(operand, Val) else list(operand)
+    return [Term(operand)] if isinstance(operand, Value) else list(operand)
 
 
-def addends(operand: Operand) -> list[Val]:
+def addends(operand: Operand) -> list[Value]:
     """The values of the terms of an operand."""
     return [term.val for term in terms_of(operand)]
 
 
 def scalar(value: Any) -> Operand:
     """An operand as it is, or a literal as a value that depends on no site."""
-    return value if isinstance(value, Val | Terms) else Val(value)
+    return value if isinstance(value, Value | Terms) else Value(value)
 
 
-def aligned_dims(val: Val) -> dict[int, tuple[int, int]]:
+def aligned_dims(val: Value) -> dict[int, tuple[int, int]]:
     """The dimensions that keep lanes apart: the first site and lane dimension of each."""
     found: dict[int, tuple[int, int]] = {}
-    for site in sorted(val.lanes):
-        for lane, along in enumerate(val.lanes[site]):
+    for site in sorted(val.relations):
+        for lane, along in enumerate(val.relations[site]):
             if along is not None:
                 found.setdefault(along.dim, (site, lane))
     return found
 
 
 def canonical(term: Term) -> Term:
-    """The term with its pending dimensions in order; those that keep nothing apart are summed."""
-    val, pending = term
+    """The term with its lanes to sum in order; those that keep nothing apart are summed."""
+    val, lanes_to_sum = term
     known = aligned_dims(val)
-    order = sorted((known[d], d) for d in range(pending) if d in known)
+    order = sorted((known[d], d) for d in range(lanes_to_sum) if d in known)
     kept = [d for _, d in order]
-    if kept == list(range(pending)):
+    if kept == list(range(lanes_to_sum)):
         return term
-    rest = range(pending, len(event_shape(val)))
-    return Term(rearranged(val, (*kept, *rest)), len(kept))
+    rest = range(lanes_to_sum, len(event_shape(val)))
+    return Term(rearrange(val, (*kept, *rest)), len(kept))
 
 
-def rearranged(val: Val, order: Sequence[int]) -> Val:
+def rearrange(val: Value, order: Sequence[int]) -> Value:
     """The value with its dimensions in this order, summed over those that are not in it."""
 
     def each(array, axes):
@@ -101,62 +108,64 @@ def rearranged(val: Val, order: Sequence[int]) -> Val:
         return jnp.transpose(array, (*range(lead), *(lead + now.index(d) for d in order)))
 
     new = {d: i for i, d in enumerate(order)}
-    return each_array(each, val)._replace(lanes=moved(deps_of(val), new.get).lanes)
+    return each_array(each, val)._replace(relations=move(deps_of(val), new.get).relations)
 
 
-def hidden(deps: Deps, pending: int) -> Deps:
-    """A term's provenance with its pending dimensions put out of an equation's reach."""
-    if not (deps.lanes and pending):
+def hide(deps: Deps, lanes_to_sum: int) -> Deps:
+    """A term's provenance with its lanes to sum put out of an equation's reach."""
+    if not (deps.relations and lanes_to_sum):
         return deps
-    return moved(deps, lambda d: d - pending if d >= pending else -_PENDING - d)
+    return move(deps, lambda d: d - lanes_to_sum if d >= lanes_to_sum else -_PENDING - d)
 
 
-def shown(deps: Deps, pending: int) -> Deps:
-    """The inverse of `hidden`."""
-    if not (deps.lanes and pending):
+def unhide(deps: Deps, lanes_to_sum: int) -> Deps:
+    """The inverse of `hide`."""
+    if not (deps.relations and lanes_to_sum):
         return deps
-    return renumbered(
-        deps, lambda d: d + pending if d >= 0 else (-_PENDING - d if d <= -_PENDING else d)
+    return renumber(
+        deps, lambda d: d + lanes_to_sum if d >= 0 else (-_PENDING - d if d <= -_PENDING else d)
     )
 
 
-def collapse(operand: Operand, context: Context) -> Val:
+def collapse(operand: Operand, evaluation: Evaluation) -> Value:
     """The sum as one value, over the particle axes of all its terms."""
-    if isinstance(operand, Val):
+    if isinstance(operand, Value):
         return operand
-    return added([_summed(term, context) for term in operand], context)
+    return add_up([_sum(term, evaluation) for term in operand], evaluation)
 
 
-def added(vals: Sequence[Val], context: Context) -> Val:
+def add_up(vals: Sequence[Value], evaluation: Evaluation) -> Value:
     """The sum of some values, over the particle axes of all."""
     total, *rest = vals
     for val in rest:
-        (total,) = context.apply(lambda a, b: [a + b], [total, val], lambda deps: [joined(deps)])
+        (total,) = evaluation.apply(lambda a, b: [a + b], [total, val], lambda deps: [join(deps)])
     return total
 
 
-def _summed(term: Term, context: Context) -> Val:
-    val, pending = term
-    if not pending:
+def _sum(term: Term, evaluation: Evaluation) -> Value:
+    val, lanes_to_sum = term
+    if not lanes_to_sum:
         return val
-    (val,) = context.apply(
-        lambda x: [jnp.sum(x, axis=tuple(range(pending)))],
+    (val,) = evaluation.apply(
+        lambda x: [jnp.sum(x, axis=tuple(range(lanes_to_sum)))],
         [val],
-        lambda deps: [moved(dep, lambda d: d - pending if d >= pending else None) for dep in deps],
+        lambda deps: [
+            move(dep, lambda d: d - lanes_to_sum if d >= lanes_to_sum else None) for dep in deps
+        ],
     )
     return val
 
 
-def forgotten(term: Term, numbers: Collection[int]) -> Term:
+def forget(term: Term, numbers: Collection[int]) -> Term:
     """The term without the sites that have been summed out."""
     val, bits = term.val, sum(1 << number for number in numbers)
-    lanes = {site: r for site, r in val.lanes.items() if site not in numbers}
-    return term._replace(val=val._replace(sites=val.sites & ~bits, lanes=lanes))
+    lanes = {site: r for site, r in val.relations.items() if site not in numbers}
+    return term._replace(val=val._replace(sites=val.sites & ~bits, relations=lanes))
 
 
 def body_values(
-    context: Context, jaxpr: Any, consts: Sequence[Any], args: Sequence[Val], keys: Any
-) -> list[Val]:
+    evaluation: Evaluation, jaxpr: Any, consts: Sequence[Any], args: Sequence[Value], keys: Any
+) -> list[Value]:
     """The outputs of a body, as single values."""
-    outs = context.evaluate(jaxpr, consts, args, keys, context)
-    return [collapse(out, context) for out in outs]
+    outs = evaluation.evaluate(jaxpr, consts, args, keys, evaluation)
+    return [collapse(out, evaluation) for out in outs]

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import equations
-from ..interpret.context import Context, mixed_dims
+from ..interpret.evaluation import Evaluation, mixed_dims
 from .dimensions import dimension_maps, is_elementwise
 from .lanes import deps_of, transfer
-from .value import Axis, Known, Val, lift, placed, with_sorted_axes
+from .value import Axis, Known, Value, lift, place, with_sorted_axes
 
 _SHAPED = {"broadcast_in_dim", "copy", "reshape", "slice", "squeeze", "stop_gradient", "transpose"}
 _COMPUTED = {"add", "and", "clamp", "convert_element_type", "eq", "ge", "gt", "le", "lt", "max"} | {
@@ -32,7 +32,7 @@ _COMPUTED = {"add", "and", "clamp", "convert_element_type", "eq", "ge", "gt", "l
 }
 
 
-def constants(eqn: Any, vals: Sequence[Val]) -> Known | None:
+def constants(eqn: Any, vals: Sequence[Value]) -> Known | None:
     """The constants of an equation's result, where its inputs are known and it is simple."""
     name, found = equations.kind(eqn), [val.known for val in vals if val.known]
     if not found or len({known.axis for known in found}) > 1 or len(eqn.outvars) != 1:
@@ -52,14 +52,14 @@ def constants(eqn: Any, vals: Sequence[Val]) -> Known | None:
     return Known(found[0].axis, tuple(np.asarray(out).tolist()))
 
 
-def _constant(atom: Any, val: Val) -> Any:
+def _constant(atom: Any, val: Value) -> Any:
     if val.known is not None:
         return jnp.asarray(val.known.constants, atom.aval.dtype)
     literal = equations.is_literal(atom) and np.ndim(val.array) == 0
     return jnp.asarray(val.array, atom.aval.dtype) if literal else None
 
 
-def lookup(eqn: Any, vals: Sequence[Val], context: Context) -> Val | None:
+def lookup(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> Value | None:
     """A table indexed by all the particles of one axis in turn: the table; else None."""
     rule = _LOOKUPS.get(equations.kind(eqn))
     found = rule and rule(eqn, vals)
@@ -68,7 +68,7 @@ def lookup(eqn: Any, vals: Sequence[Val], context: Context) -> Val | None:
     dim, axis = found
     table, out = vals[0], eqn.outvars[0].aval.shape
     (deps,) = transfer(eqn, [deps_of(val) for val in vals])
-    mixed = mixed_dims(context, vals, [deps])
+    mixed = mixed_dims(evaluation, vals, [deps])
     whole = all(mixed.get(a.site, set()) <= set(a.form) for a in (*table.axes, axis))
     if not whole or any(val.worlds for val in vals) or axis in table.axes:
         return None
@@ -78,12 +78,12 @@ def lookup(eqn: Any, vals: Sequence[Val], context: Context) -> Val | None:
     if None in places or places != sorted(places):
         return None
     array = jnp.moveaxis(table.array, len(table.axes) + dim, len(table.axes))
-    val = with_sorted_axes(Val(array, (*table.axes, axis), *deps))
-    small = placed(val.array, places, len(out), lead=len(val.axes))
+    val = with_sorted_axes(Value(array, (*table.axes, axis), *deps))
+    small = place(val.array, places, len(out), lead=len(val.axes))
     return val._replace(array=jnp.broadcast_to(small, (*_lead(val), *out)), small=small)
 
 
-def uniform(eqn: Any, vals: Sequence[Val], out: Val) -> Val:
+def uniform(eqn: Any, vals: Sequence[Value], out: Value) -> Value:
     """The result of an equation elementwise, computed once for elements that are all the same."""
     small = _small(eqn, vals, out)
     if small is None:
@@ -93,7 +93,7 @@ def uniform(eqn: Any, vals: Sequence[Val], out: Val) -> Val:
     return out._replace(array=jnp.broadcast_to(small, shape), small=small)
 
 
-def _small(eqn: Any, vals: Sequence[Val], out: Val) -> Any:
+def _small(eqn: Any, vals: Sequence[Value], out: Value) -> Any:
     name, rank = equations.kind(eqn), len(eqn.outvars[0].aval.shape)
     literals = [equations.is_literal(v) and np.ndim(v.val) == 0 for v in eqn.invars]
     found = [v.small is not None for v in vals]
@@ -102,7 +102,7 @@ def _small(eqn: Any, vals: Sequence[Val], out: Val) -> Any:
     if name == "squeeze" or (name == "reduce_sum" and not eqn.params["axes"]):
         return vals[0].small.reshape(*_lead(vals[0]), *_squeezed(eqn, vals[0]))
     if name == "broadcast_in_dim":
-        return placed(
+        return place(
             vals[0].small, eqn.params["broadcast_dimensions"], rank, lead=len(vals[0].axes)
         )
     if not is_elementwise(eqn):
@@ -117,26 +117,26 @@ def _small(eqn: Any, vals: Sequence[Val], out: Val) -> Any:
     return lift(lambda *arrays: equations.bind(eqn, arrays)[0], inputs)
 
 
-def _lead(val: Val) -> tuple[int, ...]:
+def _lead(val: Value) -> tuple[int, ...]:
     return val.array.shape[: len(val.axes)]
 
 
-def _own(val: Val) -> tuple[int, ...]:
+def _own(val: Value) -> tuple[int, ...]:
     return val.small.shape[len(val.axes) :]
 
 
-def _squeezed(eqn: Any, val: Val) -> list[int]:
+def _squeezed(eqn: Any, val: Value) -> list[int]:
     gone = eqn.params.get("dimensions", ())
     return [n for d, n in enumerate(_own(val)) if d not in gone]
 
 
-def _counts(val: Val, size: int) -> Axis | None:
+def _counts(val: Value, size: int) -> Axis | None:
     """The axis whose particles a value counts, from zero up to a size."""
     known = val.known
     return known.axis if known and known.constants == tuple(range(size)) else None
 
 
-def _gathered(eqn: Any, vals: Sequence[Val]) -> tuple[int, Axis] | None:
+def _gathered(eqn: Any, vals: Sequence[Value]) -> tuple[int, Axis] | None:
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape = eqn.invars[0].aval.shape
     if len(numbers.start_index_map) != 1:
@@ -149,7 +149,7 @@ def _gathered(eqn: Any, vals: Sequence[Val]) -> tuple[int, Axis] | None:
     return (dim, axis) if axis and whole and sizes[dim] == 1 else None
 
 
-def _sliced(eqn: Any, vals: Sequence[Val]) -> tuple[int, Axis] | None:
+def _sliced(eqn: Any, vals: Sequence[Value]) -> tuple[int, Axis] | None:
     shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
     partial = [d for d, (n, m) in enumerate(zip(shape, sizes, strict=True)) if n != m]
     if len(partial) != 1 or sizes[partial[0]] != 1:

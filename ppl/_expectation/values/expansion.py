@@ -6,26 +6,26 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .value import Segment, Val, Worlds, axis_sizes, broadcast, segment, spread_worlds, union_axes
+from .value import Segment, Value, Worlds, axis_sizes, broadcast, segment, spread_worlds, union_axes
 
 
-def expand(val: Val, number: int, dims: set[int], site: Any) -> Val:
+def expand(val: Value, number: int, dims: set[int], site: Any) -> Value:
     """A value over the joint states of a site's lanes along `dims` (and its form so far).
 
     `site` has the sizes of its lane dimensions; n lanes of J particles have J**n joint states. The
     worlds of a perturbed site become one for each lane, in which that lane alone is perturbed.
     """
-    relation = val.lanes.get(number, ())
+    relation = val.relations.get(number, ())
     where = {d: relation[d].dim for d in dims if d < len(relation) and relation[d] is not None}
     worlds = val.worlds
     if worlds and site.perturbed:
-        worlds = _one_by_one(val, number, sorted(dims), where, site.lanes)
+        worlds = _one_by_one(val, number, sorted(dims), where, site.lane_sizes)
     elif worlds and any(axis.site == number for axis in worlds.axes):
-        array, axes = _joint(worlds.array, worlds.axes, 1, number, dims, where, site.lanes)
+        array, axes = _joint(worlds.array, worlds.axes, 1, number, dims, where, site.lane_sizes)
         worlds = worlds._replace(array=array, axes=axes)
     array, axes = val.array, val.axes
     if any(axis.site == number for axis in axes):
-        array, axes = _joint(array, axes, 0, number, dims, where, site.lanes)
+        array, axes = _joint(array, axes, 0, number, dims, where, site.lane_sizes)
     return val._replace(array=array, axes=axes, worlds=worlds, known=None, small=None)
 
 

@@ -37,7 +37,7 @@ def check_expansion(
 
     `place(eqn)` says where the equation that mixes them is.
     """
-    count = math.prod(opened.lanes[d] for d in dims)
+    count = math.prod(opened.lane_sizes[d] for d in dims)
     if particles**count <= JOINT_STATES:
         return
     where = f" by {eqn.primitive.name!r} {place(eqn)}" if eqn else ""

@@ -19,21 +19,21 @@ class Deps(NamedTuple):
     """What a value depends on: a bit mask of sites, and the relations to batched ones."""
 
     sites: int = 0
-    lanes: Mapping[int, Relation] = {}
+    relations: Mapping[int, Relation] = {}
 
 
 def deps_of(val: Any) -> Deps:
     """The provenance of a value."""
-    return Deps(val.sites, val.lanes)
+    return Deps(val.sites, val.relations)
 
 
-def joined(deps: Sequence[Deps]) -> Deps:
+def join(deps: Sequence[Deps]) -> Deps:
     """The provenance of what is made from several values, dimension by dimension."""
     sites, lanes = 0, {}
     for dep in deps:
         sites |= dep.sites
-    for site in {site for dep in deps for site in dep.lanes}:
-        found = [dep.lanes.get(site) for dep in deps if dep.sites >> site & 1]
+    for site in {site for dep in deps for site in dep.relations}:
+        found = [dep.relations.get(site) for dep in deps if dep.sites >> site & 1]
         if found and None not in found:
             relation = tuple(_meet(column) for column in zip(*found, strict=True))
             if any(relation):
@@ -56,16 +56,16 @@ def _after(first: Along, then: Along) -> Along | None:
     return Along(then.dim, hows.pop() if hows else EXACT) if len(hows) < 2 else None
 
 
-def moved(deps: Deps, dims: Callable[[int], Any]) -> Deps:
+def move(deps: Deps, dims: Callable[[int], Any]) -> Deps:
     """The provenance after an array's dimensions are moved; steps of loops stay what they are.
 
     `dims(old)` is the new dimension, an `Along` or None.
     """
-    return renumbered(deps, lambda d: d if d < 0 else dims(d))
+    return renumber(deps, lambda d: d if d < 0 else dims(d))
 
 
-def renumbered(deps: Deps, dims: Callable[[int], Any]) -> Deps:
-    """As `moved`, of the negative dimensions too, which stand for steps of loops."""
+def renumber(deps: Deps, dims: Callable[[int], Any]) -> Deps:
+    """As `move`, of the negative dimensions too, which stand for steps of loops."""
 
     def entry(along: Along | None) -> Along | None:
         new = dims(along.dim) if along is not None else None
@@ -73,28 +73,28 @@ def renumbered(deps: Deps, dims: Callable[[int], Any]) -> Deps:
             return None
         return _after(along, new) if isinstance(new, Along) else along._replace(dim=new)
 
-    lanes = {site: tuple(map(entry, relation)) for site, relation in deps.lanes.items()}
+    lanes = {site: tuple(map(entry, relation)) for site, relation in deps.relations.items()}
     return Deps(deps.sites, {site: r for site, r in lanes.items() if any(r)})
 
 
 def as_exact(deps: Deps) -> Deps:
     """The provenance as if elements depended on their own lanes alone, none before or after."""
-    lanes = {site: tuple(a and Along(a.dim) for a in r) for site, r in deps.lanes.items()}
+    lanes = {site: tuple(a and Along(a.dim) for a in r) for site, r in deps.relations.items()}
     return Deps(deps.sites, lanes)
 
 
 def one_by_one(deps: Deps) -> Deps:
     """The provenance with lanes mixed where elements depend on those before or after."""
     alone = lambda a: a if a and a.how == EXACT else None  # noqa: E731
-    lanes = {site: tuple(map(alone, relation)) for site, relation in deps.lanes.items()}
+    lanes = {site: tuple(map(alone, relation)) for site, relation in deps.relations.items()}
     return Deps(deps.sites, {site: r for site, r in lanes.items() if any(r)})
 
 
 def through(deps: Deps, mapping: Sequence[Any] | None) -> Deps:
     """The provenance through an equation."""
-    if not deps.lanes:
+    if not deps.relations:
         return deps
-    return moved(deps, lambda d: None if mapping is None else mapping[d])
+    return move(deps, lambda d: None if mapping is None else mapping[d])
 
 
 def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
@@ -107,13 +107,13 @@ def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
     if kind == "cond":
         outs = [flow(body, ins[1:]) for body in equations.bodies(eqn)]
         index = through(ins[0], None)
-        return [joined([index, *column]) for column in zip(*outs, strict=True)]
-    if not any(dep.lanes for dep in ins):
-        return [joined(ins)] * len(eqn.outvars)
+        return [join([index, *column]) for column in zip(*outs, strict=True)]
+    if not any(dep.relations for dep in ins):
+        return [join(ins)] * len(eqn.outvars)
     maps = dimension_maps(eqn)
     if maps is None:
-        return [joined([through(dep, None) for dep in ins])] * len(eqn.outvars)
-    out = joined([through(dep, m) for dep, m in zip(ins, maps, strict=True)])
+        return [join([through(dep, None) for dep in ins])] * len(eqn.outvars)
+    out = join([through(dep, m) for dep, m in zip(ins, maps, strict=True)])
     return [out] * len(eqn.outvars)
 
 
@@ -133,44 +133,44 @@ def flow(jaxpr: Any, ins: Sequence[Deps]) -> list[Deps]:
 # --- loops ---------------------------------------------------------------------------------------
 
 
-def entered(deps: Deps, level: int) -> Deps:
+def enter(deps: Deps, level: int) -> Deps:
     """One step's slice of a scanned input: its leading dimension is the step."""
-    return moved(deps, lambda d: d - 1 if d else -level)
+    return move(deps, lambda d: d - 1 if d else -level)
 
 
-def carried(deps: Deps, level: int, reverse: bool) -> Deps:
+def hand_on(deps: Deps, level: int, reverse: bool) -> Deps:
     """What one step hands to the next: it depends on that step's past."""
     past = Along(-level, ANTICAUSAL if reverse else CAUSAL)
-    return renumbered(deps, lambda d: past if d == -level else d)
+    return renumber(deps, lambda d: past if d == -level else d)
 
 
-def stacked(deps: Deps, level: int) -> Deps:
+def stack(deps: Deps, level: int) -> Deps:
     """The stacked outputs of the steps."""
-    return renumbered(deps, lambda d: 0 if d == -level else (d + 1 if d >= 0 else d))
+    return renumber(deps, lambda d: 0 if d == -level else (d + 1 if d >= 0 else d))
 
 
-def ended(deps: Deps, level: int) -> Deps:
+def leave(deps: Deps, level: int) -> Deps:
     """What the last step hands out: it depends on all of them."""
-    return renumbered(deps, lambda d: None if d == -level else d)
+    return renumber(deps, lambda d: None if d == -level else d)
 
 
 def new_level(deps: Sequence[Deps]) -> int:
     """A number for the steps of a loop that no relation uses yet."""
-    dims = [a.dim for dep in deps for relation in dep.lanes.values() for a in relation if a]
+    dims = [a.dim for dep in deps for relation in dep.relations.values() for a in relation if a]
     return 1 - min(0, *dims, 0)
 
 
 def _scan(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
     level, reverse = new_level(ins), eqn.params["reverse"]
     consts, init, xs = equations.scan_split(eqn, ins)
-    xs = [entered(dep, level) for dep in xs]
+    xs = [enter(dep, level) for dep in xs]
     body, carry = equations.body_of(eqn)[0], list(init)
     while True:
         outs = flow(body, [*consts, *carry, *xs])
         pairs = zip(carry, outs, strict=False)
-        grown = [joined([dep, carried(out, level, reverse)]) for dep, out in pairs]
+        grown = [join([dep, hand_on(out, level, reverse)]) for dep, out in pairs]
         if grown == carry:
             break
         carry = grown
-    ends = [joined([dep, ended(out, level)]) for dep, out in zip(init, outs, strict=False)]
-    return [*ends, *(stacked(out, level) for out in outs[len(init) :])]
+    ends = [join([dep, leave(out, level)]) for dep, out in zip(init, outs, strict=False)]
+    return [*ends, *(stack(out, level) for out in outs[len(init) :])]

@@ -53,10 +53,10 @@ class Known(NamedTuple):
     constants: tuple
 
 
-class Val(NamedTuple):
+class Value(NamedTuple):
     """An array whose leading dimensions are the named particle axes it depends on.
 
-    `sites` is the set of weighted sites the value depends on, as a bit mask; `lanes` says for
+    `sites` is the set of weighted sites the value depends on, as a bit mask; `relations` says for
     batched ones which of the array's dimensions keep their lanes apart (see `lanes`). A site
     without weights (reparameterised) is in neither. `known`: what is known of the array while
     tracing; `small`: where its elements are all the same along some dimensions, the array with
@@ -66,7 +66,7 @@ class Val(NamedTuple):
     array: Any
     axes: tuple[Axis, ...] = ()
     sites: int = 0
-    lanes: Mapping[int, Any] = {}
+    relations: Mapping[int, Any] = {}
     worlds: Worlds | None = None
     known: Known | None = None
     small: Any = None
@@ -78,7 +78,7 @@ def union_axes(vals: Iterable[Any]) -> tuple[Axis, ...]:
     return tuple(sorted({axis for val in vals for axis in val.axes}))
 
 
-def union_sites(vals: Iterable[Val]) -> int:
+def union_sites(vals: Iterable[Value]) -> int:
     """All the weighted sites some values depend on."""
     return reduce(or_, (val.sites for val in vals), 0)
 
@@ -117,7 +117,7 @@ def broadcast(val: Any, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Arr
     return jnp.broadcast_to(array, (*sizes, *event_shape(val)))
 
 
-def placed(array: Any, places: Sequence[int], rank: int, lead: int = 0) -> jax.Array:
+def place(array: Any, places: Sequence[int], rank: int, lead: int = 0) -> jax.Array:
     """An array with its dimensions at `places` of `rank`, the others of size one.
 
     The first `lead` dimensions stay, and are not counted.
@@ -131,12 +131,12 @@ def placed(array: Any, places: Sequence[int], rank: int, lead: int = 0) -> jax.A
 # --- perturbed worlds ----------------------------------------------------------------------------
 
 
-def union_segments(vals: Iterable[Val]) -> tuple[Segment, ...]:
+def union_segments(vals: Iterable[Value]) -> tuple[Segment, ...]:
     """The segments of all the worlds in which some values differ, in order."""
     return tuple(sorted({s for val in vals if val.worlds for s in val.worlds.segments}))
 
 
-def segment(val: Val, wanted: Segment) -> Any:
+def segment(val: Value, wanted: Segment) -> Any:
     """A value's worlds of one segment (a value that it leaves alone: None)."""
     worlds, start = val.worlds, 0
     for own in worlds.segments if worlds else ():
@@ -146,26 +146,26 @@ def segment(val: Val, wanted: Segment) -> Any:
     return None
 
 
-def widen(val: Val, segments: tuple[Segment, ...]) -> Worlds:
+def widen(val: Value, segments: tuple[Segment, ...]) -> Worlds:
     """A value in the worlds of all `segments`: where it is not perturbed, it is as it is."""
     if val.worlds and val.worlds.segments == segments:
         return val.worlds
-    return _concatenated([segment(val, s) or _copies(val, s) for s in segments])
+    return _concatenate([segment(val, s) or _copies(val, s) for s in segments])
 
 
-def appended(worlds: Worlds | None, more: Worlds) -> Worlds:
+def append_worlds(worlds: Worlds | None, more: Worlds) -> Worlds:
     """The worlds of earlier sites, then those of one more."""
-    return _concatenated([worlds, more]) if worlds else more
+    return _concatenate([worlds, more]) if worlds else more
 
 
-def _concatenated(pieces: Sequence[Worlds]) -> Worlds:
+def _concatenate(pieces: Sequence[Worlds]) -> Worlds:
     axes = union_axes(pieces)
     sizes = axis_sizes(pieces, axes)
     arrays = [spread_worlds(p, axes, sizes) for p in pieces]
     return Worlds(jnp.concatenate(arrays), axes, tuple(s for p in pieces for s in p.segments))
 
 
-def trimmed(val: Val) -> Val:
+def trim(val: Value) -> Value:
     """The value without axes and worlds of sites that it does not depend on.
 
     An equation with a body (a loop, a checkpoint) is mapped over those of all its inputs; along
@@ -186,32 +186,32 @@ def trimmed(val: Val) -> Val:
         return val
     pieces = [segment(val, own) for own in segments if reads(own)]
     pieces = [w._replace(array=w.array[:, *along(w.axes)], axes=kept(w.axes)) for w in pieces]
-    worlds = _concatenated(pieces) if pieces else None
+    worlds = _concatenate(pieces) if pieces else None
     return val._replace(array=val.array[along(val.axes)], axes=kept(val.axes), worlds=worlds)
 
 
 def spread_worlds(worlds: Worlds, axes: tuple[Axis, ...], sizes: Sequence[int]) -> jax.Array:
     """The array of some worlds, with a dimension of full size for each of `axes`."""
-    return jax.vmap(lambda x: broadcast(Val(x, worlds.axes), axes, sizes))(worlds.array)
+    return jax.vmap(lambda x: broadcast(Value(x, worlds.axes), axes, sizes))(worlds.array)
 
 
-def _copies(val: Val, wanted: Segment) -> Worlds:
+def _copies(val: Value, wanted: Segment) -> Worlds:
     array = stop_gradient(jnp.asarray(val.array))
     return Worlds(jnp.broadcast_to(array, (wanted.size, *array.shape)), val.axes, (wanted,))
 
 
-def lifted(fn: Callable, vals: Sequence[Val]) -> list[Val]:
+def lift_worlds(fn: Callable, vals: Sequence[Value]) -> list[Value]:
     """The values that `fn` of arrays gives (a list of arrays), in every world; no provenance.
 
     Worlds have derivatives where the values read one site alone, and only there.
     """
     axes = union_axes(vals)
-    outs = [Val(out, axes) for out in lift(fn, vals)]
+    outs = [Value(out, axes) for out in lift(fn, vals)]
     segments = union_segments(vals)
     if not segments:
         return outs
     held = stop_gradient if union_sites(vals).bit_count() > 1 else lambda x: x
-    inside = [widen(v, segments) if v.worlds else Val(held(v.array), v.axes) for v in vals]
+    inside = [widen(v, segments) if v.worlds else Value(held(v.array), v.axes) for v in vals]
 
     def world(*arrays):
         return lift(fn, [v._replace(array=a) for v, a in zip(inside, arrays, strict=True)])
@@ -226,12 +226,12 @@ def lifted(fn: Callable, vals: Sequence[Val]) -> list[Val]:
 # --- values as arrays ----------------------------------------------------------------------------
 
 
-def arrays_of(vals: Sequence[Val]) -> list[tuple]:
+def arrays_of(vals: Sequence[Value]) -> list[tuple]:
     """The arrays of some values, in their worlds too."""
     return [(v.array, v.worlds.array if v.worlds else None) for v in vals]
 
 
-def with_arrays(vals: Sequence[Val], arrays: Sequence[tuple]) -> list[Val]:
+def with_arrays(vals: Sequence[Value], arrays: Sequence[tuple]) -> list[Value]:
     """The same values with other arrays, as `arrays_of` gives them."""
     return [
         v._replace(array=a, worlds=v.worlds._replace(array=w) if v.worlds else None, small=None)
@@ -239,7 +239,7 @@ def with_arrays(vals: Sequence[Val], arrays: Sequence[tuple]) -> list[Val]:
     ]
 
 
-def each_array(fn: Callable, val: Val) -> Val:
+def each_array(fn: Callable, val: Value) -> Value:
     """`fn(array, axes)` of a value's array and, mapped over worlds, of its array in each."""
     worlds = val.worlds
     if worlds:
@@ -248,7 +248,7 @@ def each_array(fn: Callable, val: Val) -> Val:
     return val._replace(array=fn(val.array, val.axes), worlds=worlds, known=None, small=None)
 
 
-def with_sorted_axes(val: Val) -> Val:
+def with_sorted_axes(val: Value) -> Value:
     """The value with its named axes in order."""
 
     def ordered(array, axes):
@@ -267,7 +267,7 @@ def _struct(array: Any) -> Any:
     return jax.ShapeDtypeStruct(jnp.shape(array), getattr(kind, "dtype", jnp.result_type(array)))
 
 
-def shape_of(val: Val) -> Val:
+def shape_of(val: Value) -> Value:
     """The value with shapes for arrays: what may be kept of one that was traced apart."""
     worlds = val.worlds and val.worlds._replace(array=_struct(val.worlds.array))
     return val._replace(array=_struct(val.array), worlds=worlds, small=None)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ..._jax import equations, identities
 from ..._jax.run import run
 from .dimensions import is_elementwise
-from .value import Axis, Val
+from .value import Axis, Value
 
 _SINGULAR = frozenset(
     ("acos", "acosh", "asin", "atanh", "cbrt", "digamma", "div", "erf_inv", "integer_pow", "lgamma")
@@ -29,7 +29,7 @@ _LINEAR = frozenset(
 """Equations whose derivative does not depend on the value, or is at most one."""
 
 
-def unbounded(eqn: Any, vals: Sequence[Val]) -> bool:
+def unbounded(eqn: Any, vals: Sequence[Value]) -> bool:
     """Whether the outputs may be infinite at a particle, and only there."""
     if any(val.unbounded for val in vals):
         return True
@@ -41,14 +41,14 @@ def _kinds(eqn: Any) -> Sequence[str]:
     return [equations.kind(eqn), *inner]
 
 
-def _spread(eqn: Any, vals: Sequence[Val]) -> list[bool]:
+def _spread(eqn: Any, vals: Sequence[Value]) -> list[bool]:
     """Which operands, that an infinite derivative may come from, have particles."""
     kind = equations.kind(eqn)
     read = vals[1:] if kind == "div" else vals[:1] if kind == "pow" else vals
     return [bool(val.axes or val.worlds) for val in read]
 
 
-def emitted(eqn: Any, vals: Sequence[Val]) -> Callable:
+def emit(eqn: Any, vals: Sequence[Value]) -> Callable:
     """The equation as a function of arrays, which passes back nothing for nothing if it has to."""
     plain = lambda *arrays: equations.bind(eqn, arrays)  # noqa: E731
     kind = equations.kind(eqn)
@@ -65,16 +65,16 @@ def emitted(eqn: Any, vals: Sequence[Val]) -> Callable:
 
 
 def _run_quietly(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
-    """A body whose operands may all have particles, its equations as `emitted` has them."""
+    """A body whose operands may all have particles, its equations as `emit` has them."""
     axis = (Axis(0),)
 
     def step(eqn, operands):
-        vals = [x if isinstance(x, Val) else Val(x) for x in operands]
-        outs = emitted(eqn, vals)(*(val.array for val in vals))
-        return [Val(out, axis, unbounded=unbounded(eqn, vals)) for out in outs]
+        vals = [x if isinstance(x, Value) else Value(x) for x in operands]
+        outs = emit(eqn, vals)(*(val.array for val in vals))
+        return [Value(out, axis, unbounded=unbounded(eqn, vals)) for out in outs]
 
-    outs = run(jaxpr, [Val(x, axis) for x in consts], [Val(x, axis) for x in args], step)
-    return [out.array if isinstance(out, Val) else out for out in outs]
+    outs = run(jaxpr, [Value(x, axis) for x in consts], [Value(x, axis) for x in args], step)
+    return [out.array if isinstance(out, Value) else out for out in outs]
 
 
 def quiet(plain: Callable, guarded: Sequence[bool]) -> Callable:
