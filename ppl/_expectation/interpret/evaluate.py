@@ -56,17 +56,17 @@ def evaluate(
             raise unsupported(eqn, next(placed_sites(eqn), None))
         return RULES[name](eqn, vals, feed, evaluation)
 
-    def note(eqn, operands):
+    def step_noted(eqn, operands):
         outs = step(eqn, operands)
         made.update(zip(eqn.outvars, outs, strict=True))
         return outs
 
-    if any(equations.kind(eqn) == "control_variate" for eqn in jaxpr.eqns):
+    has_control = any(equations.kind(eqn) == "control_variate" for eqn in jaxpr.eqns)
+    if has_control:
         made.update(zip(jaxpr.invars, args, strict=True))
         made.update(zip(jaxpr.constvars, map(Value, consts), strict=True))
-    else:
-        noted = step
-    return [scalar(out) for out in run(jaxpr, [Value(c) for c in consts], args, noted)]
+    taken = step_noted if has_control else step
+    return [scalar(out) for out in run(jaxpr, [Value(c) for c in consts], args, taken)]
 
 
 def apply_equation(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> list[Value]:
