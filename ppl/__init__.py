@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import errors
-from ._algorithms.algorithm import Algorithm, Target
+from . import errors, extend
 from ._algorithms.marginal import marginal, normalize
 from ._distributions.log_sum_exp import log_sum_exp
 from ._expectation import expectation, log_expectation
 from ._ir.control_variate import control_variate
-from ._ir.estimator import Estimator, Particles, Reparameterized, ScoreFunction, box
+from ._ir.estimator import Reparameterized, ScoreFunction
 from ._ir.sample import sample
 from ._ir.state import State
 from ._meanings.distributions import distributions
@@ -24,7 +23,6 @@ from ._meanings.rewrite import (
 )
 from ._meanings.seed import seed
 from ._meanings.show import show
-from ._meanings.state_space import StateSpace, state_space
 from ._meanings.survey import Seen, survey
 from ._meanings.trace import Trace, log_density, simulate, within_support
 from ._walk import vmap as _vmap  # noqa: F401  (installs the batching of sites in control flow)
@@ -34,24 +32,19 @@ if TYPE_CHECKING:
     from ._fit.result import FitResult
 
 __all__ = [
-    "Algorithm",
-    "Estimator",
     "FitResult",
-    "Particles",
     "Reparameterized",
     "ScoreFunction",
     "Seen",
     "State",
-    "StateSpace",
-    "Target",
     "Trace",
     "bounded",
-    "box",
     "condition",
     "control_variate",
     "distributions",
     "errors",
     "expectation",
+    "extend",
     "fit",
     "frozen",
     "intervene",
@@ -67,7 +60,6 @@ __all__ = [
     "seed",
     "show",
     "simulate",
-    "state_space",
     "survey",
     "with_estimators",
     "within_support",

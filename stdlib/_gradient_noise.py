@@ -53,7 +53,7 @@ class Written(NamedTuple):
 
     names: tuple[str, ...]
     pathwise: bool
-    estimator: ppl.Estimator | None
+    estimator: ppl.extend.Estimator | None
 
 
 def split(params: Any) -> tuple[Any, Any]:
@@ -173,8 +173,8 @@ def sites(objective: Callable, params: Any) -> dict[str, Written]:
     nodes = ppl.show(objective, params).sites
     addresses = dict.fromkeys(node.site.address for node in nodes if not node.site.observed)
 
-    def noting(address: str) -> Callable[[ppl.Estimator], ppl.Estimator]:
-        def noted(own: ppl.Estimator) -> ppl.Estimator:
+    def noting(address: str) -> Callable[[ppl.extend.Estimator], ppl.extend.Estimator]:
+        def noted(own: ppl.extend.Estimator) -> ppl.extend.Estimator:
             computed = any(isinstance(x, Tracer) for x in jax.tree.leaves(own))
             here = Written((type(own).__name__,), own.pathwise, None if computed else own)
             found[address] = _both(found.get(address, here), here)

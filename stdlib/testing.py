@@ -84,7 +84,7 @@ def assert_unbiased(
 
 
 def assert_estimator_law(
-    estimator: ppl.Estimator,
+    estimator: ppl.extend.Estimator,
     distribution_fn: Callable[[Any], Any],
     theta: Any,
     *,

@@ -29,7 +29,7 @@ class Target(NamedTuple):
     >>> import jax, ppl, numpyro.distributions as dist
     >>> def model():
     ...     ppl.sample("x", dist.Normal(ppl.sample("u", dist.Normal(0.0, 1.0)), 1.0))
-    >>> target = ppl.Target(model, {"x": 2.0})
+    >>> target = ppl.extend.Target(model, {"x": 2.0})
     >>> list(target.hidden)
     ['u']
     >>> round(float(target.log_density({"u": 1.0})), 4)
@@ -68,7 +68,7 @@ class Target(NamedTuple):
 
         ```python
         >>> import ppl, numpyro.distributions as dist
-        >>> target = ppl.Target(lambda: ppl.sample("n", dist.Poisson(2.0)), {})
+        >>> target = ppl.extend.Target(lambda: ppl.sample("n", dist.Poisson(2.0)), {})
         >>> target.as_arrays({"n": 3.0})["n"].dtype
         dtype('int32')
 
@@ -129,7 +129,7 @@ class Algorithm(eqx.Module):
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
-    >>> class Prior(ppl.Algorithm):
+    >>> class Prior(ppl.extend.Algorithm):
     ...     def simulate(self, target):
     ...         trace = ppl.simulate(target.prior)
     ...         return trace.choices, trace.log_density

@@ -39,7 +39,7 @@ def marginal(
     - `keep`: the addresses to keep; one that is a scope keeps all the addresses in it. With none,
       the program has no choices, and its density is the evidence of its observed sites.
     - `algorithm`: `stdlib.inference.Importance(n)`, `Exact()`, `SMC(n)`, ... It is given the
-      `ppl.Target` of the hidden choices, with x observed.
+      `ppl.extend.Target` of the hidden choices, with x observed.
 
     **Raises** (when the program runs) `UnknownAddress`, `ProposalMismatch`, `ObservedMarginal`
     where a program with observed sites, or one that keeps nothing, is simulated: such a one can be

@@ -217,7 +217,7 @@ def check_estimator(estimator: Any, distribution: Any, address: str, where: str)
     if not isinstance(estimator, Estimator):
         hint = f"{estimator.__name__}()" if isinstance(estimator, type) else "ppl.ScoreFunction()"
         raise UnsuitableEstimator(
-            f"The estimator of {address!r} at {where} must be a ppl.Estimator instance, "
+            f"The estimator of {address!r} at {where} must be a ppl.extend.Estimator instance, "
             f"got {estimator!r}. Write, for example, {hint}."
         )
     base = law(distribution).base

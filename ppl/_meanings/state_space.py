@@ -23,7 +23,7 @@ class StateSpace(NamedTuple):
     >>> def walk():
     ...     step = lambda x, _: (ppl.sample("x", dist.Normal(x, 1.0)), None)
     ...     return jax.lax.scan(step, 0.0, length=5)[0]
-    >>> space = ppl.state_space(walk)
+    >>> space = ppl.extend.state_space(walk)
     >>> state, inputs = space.start()
     >>> trace = ppl.seed(lambda: ppl.simulate(space.step, state, inputs))(jax.random.key(0))
     >>> list(trace.choices), space.length

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import Estimator, Particles, Reparameterized
+from ppl import Reparameterized
+from ppl.extend import Estimator, Particles
 
 from .._gradient_noise import chosen
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.lax import stop_gradient
 
-from ppl import Particles
+from ppl.extend import Particles
 
 
 def alive(x: Any) -> jax.Array:

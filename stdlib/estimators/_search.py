@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ppl import Estimator
 from ppl.errors import DiscontinuousObjective, InvalidSetting, ProgramError, UnsuitableEstimator
+from ppl.extend import Estimator
 
 from .. import _gradient_noise as noise
 from ._tuned import Measurement, changes

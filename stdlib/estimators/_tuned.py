@@ -8,7 +8,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from ppl import Estimator
+from ppl.extend import Estimator
 
 from .._tables import Table, number
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.lax import stop_gradient
 from numpyro.distributions import BernoulliLogits, BernoulliProbs
 
-from ppl import Estimator, Particles
+from ppl.extend import Estimator, Particles
 
 from ._elements import elements
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Independent
 
-from ppl import Estimator, Particles
+from ppl.extend import Estimator, Particles
 
 from ._support import probabilities
 

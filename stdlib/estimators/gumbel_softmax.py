@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from ppl import Estimator, Particles
+from ppl.extend import Estimator, Particles
 
 from ._relaxation import relaxation, relaxed, why_not_relaxable
 

@@ -10,7 +10,7 @@ from jax.lax import stop_gradient
 from jax.scipy.special import i0e
 from numpyro.distributions import VonMises
 
-from ppl import Estimator, Particles
+from ppl.extend import Estimator, Particles
 
 from ._elements import elements
 

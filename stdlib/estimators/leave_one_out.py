@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from ppl import Estimator, Particles
 from ppl.errors import InvalidSetting
+from ppl.extend import Estimator, Particles
 
 
 class LeaveOneOut(Estimator):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.lax import stop_gradient
 
-from ppl import Estimator, Particles
+from ppl.extend import Estimator, Particles
 
 from ._perturbation import alive, kind, perturbed, relative, unexpanded
 

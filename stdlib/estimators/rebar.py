@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ppl import Estimator, Particles, box
+from ppl.extend import Estimator, Particles, box
 
 from ._relaxation import relaxation, relaxed, why_not_relaxable
 

@@ -9,8 +9,8 @@ from jax.lax import stop_gradient
 from jax.scipy.special import gammaln
 from numpyro.distributions import Beta, Dirichlet, Gamma
 
-from ppl import Estimator, Particles, box
 from ppl.errors import InvalidSetting
+from ppl.extend import Estimator, Particles, box
 
 from ._elements import Elements, elements
 

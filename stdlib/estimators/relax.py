@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from ppl import Estimator, Particles, box
+from ppl.extend import Estimator, Particles, box
 
 from ._relaxation import relaxation, relaxed, why_not_relaxable
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 from jax.lax import stop_gradient
 
-from ppl import Estimator, Particles
+from ppl.extend import Estimator, Particles
 
 from ._elements import elements
 from ._relaxation import why_not_relaxable

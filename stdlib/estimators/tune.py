@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 
 import ppl
-from ppl import Estimator, Reparameterized, ScoreFunction
+from ppl import Reparameterized, ScoreFunction
 from ppl.errors import (
     BiasedEstimator,
     DiscontinuousObjective,
@@ -20,6 +20,7 @@ from ppl.errors import (
     UnsuitableEstimator,
     UnsupportedControlFlow,
 )
+from ppl.extend import Estimator
 
 from .. import _gradient_noise as noise
 from ._search import Bench, Search
@@ -190,7 +191,7 @@ def _checked(listed: Any) -> tuple[Estimator, ...]:
         if not isinstance(estimator, Estimator):
             made = estimator.__name__ if isinstance(estimator, type) else "ScoreFunction"
             raise InvalidSetting(
-                f"Each of the candidates must be a ppl.Estimator instance, got {estimator!r}. "
-                f"Write, for example, {made}()."
+                f"Each of the candidates must be an instance of ppl.extend.Estimator, got "
+                f"{estimator!r}. Write, for example, {made}()."
             )
     return tuple(listed)

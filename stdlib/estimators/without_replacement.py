@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ppl import Estimator, Particles, log_sum_exp
+from ppl import log_sum_exp
 from ppl.errors import InvalidSetting
+from ppl.extend import Estimator, Particles
 
 from ._support import picked
 from .enumerate import Enumerate

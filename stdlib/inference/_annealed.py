@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ppl import Target, simulate
+from ppl import simulate
+from ppl.extend import Target
 
 from ._filter import Choices, Run, Settings, normalized, resample, uniform
 from ._weights import taken, with_first

@@ -11,8 +11,9 @@ import numpyro.distributions as dist
 from jax.scipy.special import betaln, gammaln
 
 import ppl
-from ppl import Target, sample
+from ppl import sample
 from ppl.errors import UnsuitableEstimator
+from ppl.extend import Target
 
 from ._degree import BEYOND, Degree, culprits
 from ._filter import merged

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 
 import ppl
-from ppl import StateSpace, Target, condition, intervene, log_density, sample, simulate
+from ppl import condition, intervene, log_density, sample, simulate
+from ppl.extend import StateSpace, Target
 
 from .._scoring import at_choices_of, proposed_by
 from ._weights import effective_size, taken, with_first, with_last
@@ -65,7 +66,7 @@ class Run(NamedTuple):
 
 def particle_filter(settings: Settings, target: Target, given: Choices | None = None) -> Run:
     """Runs a filter; with `given` choices, these are the path of the first particle throughout."""
-    space = ppl.state_space(target.prior)
+    space = ppl.extend.state_space(target.prior)
     filtering = _Filter(settings, space, _data(space, target), _parted(space, given))
     begun = filtering.start()
     start = uniform(settings.num_particles) + begun.log_weights

@@ -10,8 +10,9 @@ import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_solve
 
-from ppl import Target, sample
+from ppl import sample
 from ppl.errors import UnsuitableEstimator
+from ppl.extend import Target
 
 from ._degree import BEYOND, culprits, degree_in
 from ._hidden import REMEDY, addresses_of, check_deterministic, check_fixed_supports, listed

@@ -12,8 +12,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from numpyro.distributions import constraints
 
 import ppl
-from ppl import Estimator, Particles, Target
 from ppl.errors import UnmatchedPattern, UnsuitableEstimator
+from ppl.extend import Estimator, Particles, Target
 
 from ._degree import CONSTANT, culprits, degree_in
 

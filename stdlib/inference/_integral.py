@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import Algorithm, Target
+from ppl.extend import Algorithm, Target
 
 
 class Integral(Algorithm):

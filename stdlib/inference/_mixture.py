@@ -12,8 +12,9 @@ import numpy as np
 import numpyro.distributions as dist
 
 import ppl
-from ppl import Target, log_sum_exp, sample
+from ppl import log_sum_exp, sample
 from ppl.errors import TooManyJointStates, UnsuitableEstimator
+from ppl.extend import Target
 
 from ._filter import merged
 from ._hidden import REMEDY, nested

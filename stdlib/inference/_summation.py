@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ppl import Target, log_expectation, sample, simulate, with_estimators
+from ppl import log_expectation, sample, simulate, with_estimators
+from ppl.extend import Target
 
 from ..estimators import Enumerate
 from ._integral import Integral, zeros_of

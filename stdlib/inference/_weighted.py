@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ppl import Algorithm, Target, sample
+from ppl import sample
 from ppl.errors import InvalidSetting
+from ppl.extend import Algorithm, Target
 
 from .._log_weights import log_mean_exp
 from ._weights import taken

@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ppl import Target, simulate
+from ppl import simulate
+from ppl.extend import Target
 
 from ._weighted import Weighted
 from .kernels import HMC, Kernel

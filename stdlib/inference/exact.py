@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import Target
 from ppl.errors import UnsuitableEstimator
+from ppl.extend import Target
 
 from ..estimators import Enumerate
 from ._conjugate import Conjugate

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from ppl import Target, intervene, log_density, simulate
+from ppl import intervene, log_density, simulate
+from ppl.extend import Target
 
 from .._scoring import at_choices_of, proposed_by
 from ._weighted import Weighted

@@ -25,7 +25,8 @@ class Kernel(eqx.Module):
 
     **Law**: where the choices have the density `target.log_density` (normalised), so have the
     moved ones; and the kernel is reversible: from there, a move and its reverse are as likely.
-    `target` is a `ppl.Target`, or has the same `log_density(choices)` and `supports(choices)`.
+    `target` is a `ppl.extend.Target`, or has the same methods `log_density(choices)` and
+    `supports(choices)`.
     """
 
     @abc.abstractmethod
@@ -43,7 +44,7 @@ class RandomWalk(Kernel):
     >>> from stdlib.inference import RandomWalk, chain
     >>> def model():
     ...     ppl.sample("x", dist.Normal(ppl.sample("u", dist.Normal(0.0, 1.0)), 1.0))
-    >>> target = ppl.Target(model, {"x": 2.0})
+    >>> target = ppl.extend.Target(model, {"x": 2.0})
     >>> draws = ppl.seed(chain)(jax.random.key(0), RandomWalk(1.5), target, {"u": 1.0}, 2000)
     >>> bool(abs(draws["u"].mean() - 1.0) < 0.15)
     True

@@ -27,7 +27,7 @@ class NUTS(Kernel):
     >>> from stdlib.inference import NUTS, chain
     >>> def model():
     ...     ppl.sample("x", dist.Normal(ppl.sample("u", dist.Normal(0.0, 1.0)), 1.0))
-    >>> target = ppl.Target(model, {"x": 2.0})
+    >>> target = ppl.extend.Target(model, {"x": 2.0})
     >>> draws = ppl.seed(chain)(jax.random.key(0), NUTS(0.8), target, {"u": 1.0}, 1000)
     >>> bool(abs(draws["u"].mean() - 1.0) < 0.1)
     True

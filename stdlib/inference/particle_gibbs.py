@@ -5,7 +5,8 @@ from typing import Any
 
 import numpyro.distributions as dist
 
-from ppl import Target, sample
+from ppl import sample
+from ppl.extend import Target
 
 from .kernels import Kernel
 from .smc import SMC
@@ -27,7 +28,7 @@ class ParticleGibbs(Kernel):
     ...         ppl.sample("y", dist.Normal(x, 0.5))
     ...         return x, None
     ...     jax.lax.scan(step, 0.0, length=4)
-    >>> target = ppl.Target(walk, {"y": jnp.array([0.3, 1.2, 0.9, -0.1])})
+    >>> target = ppl.extend.Target(walk, {"y": jnp.array([0.3, 1.2, 0.9, -0.1])})
     >>> initial = {"x": jnp.zeros(4)}
     >>> draws = ppl.seed(chain)(jax.random.key(0), ParticleGibbs(SMC(20)), target, initial, 500)
     >>> draws["x"].shape, bool(abs(draws["x"][:, 1].mean() - 0.99) < 0.1)

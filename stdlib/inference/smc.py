@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import numpyro.distributions as dist
 
-from ppl import Algorithm, Target, sample
+from ppl import sample
 from ppl.errors import InvalidSetting
+from ppl.extend import Algorithm, Target
 
 from ._annealed import annealed_filter
 from ._filter import Run, Settings, particle_filter

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ppl import Target, intervene, log_density
+from ppl import intervene, log_density
 from ppl.errors import InvalidSetting
+from ppl.extend import Target
 
 
 class Tempered(NamedTuple):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 import ppl
-from ppl import Estimator, Particles, Reparameterized, Trace
+from ppl import Reparameterized, Trace
 from ppl.errors import InvalidSetting, UnsuitableEstimator
+from ppl.extend import Estimator, Particles
 
 from .._scoring import at_draws_of, check_unobserved
 from ..estimators import ImplicitReparameterized

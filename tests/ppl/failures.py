@@ -164,7 +164,7 @@ MARGINALS = [
      ["'scale'", "HalfNormal", "SITE", "not affine in log u and u", "Importance(n)"]),
     (exactly(NORMAL), e.UnsuitableEstimator,
      ["'scale'", "Normal", "SITE", "not quadratic in it", "Importance(n)"]),
-    (lambda: ppl.state_space(hidden), e.UnsupportedControlFlow,
+    (lambda: ppl.extend.state_space(hidden), e.UnsupportedControlFlow,
      ["'hidden'", "no state-space model", "lax.scan"]),
     (run(ppl.with_estimators(only_v, {"q": PATH})), e.UnmatchedPattern, ["'q'", "'u'"]),
     (lambda: two_kept(), e.SampleOutsideTransformation, ["'v'", "ppl.seed(program)"]),
@@ -174,13 +174,13 @@ MARGINALS = [
 # --- estimators -----------------------------------------------------------------------------------
 
 
-class Straight(ppl.Estimator):
+class Straight(ppl.extend.Estimator):
     """Biased."""
 
     unbiased = False
 
     def particles(self, key, distribution):
-        return ppl.Particles(distribution.sample(key)[None], None)
+        return ppl.extend.Particles(distribution.sample(key)[None], None)
 
 
 class Unregistered(dist.Distribution):
@@ -266,7 +266,7 @@ ESTIMATORS = [
     (estimated(batched(lambda b: jnp.sum(spun(b)))), e.TooManyJointStates,
      [*MIXED, "Put the site itself into the function that jax.vmap maps"]),
     (estimated(batched(counted)), e.TooManyJointStates, [*MIXED, "'while' at", "failures.py"]),
-    (lambda: Exact().log_evidence(ppl.Target(chains, {})), e.TooManyJointStates,
+    (lambda: Exact().log_evidence(ppl.extend.Target(chains, {})), e.TooManyJointStates,
      ["in the log density of site 'x' (", "SITE", "jnp.sum(jax.vmap(one)(sequences))"]),
     (estimated(lambda: 1j * one()), e.NonScalarObjective, ["complex64[]", "value.real"]),
     (estimated(lambda: 1.0 * sample("x", dist.Poisson(1.0), ppl.ScoreFunction(jnp.ones(3)))),

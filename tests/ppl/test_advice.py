@@ -157,13 +157,13 @@ class Grown(Count):
         return Grown(jnp.stack([self.total, self.total]))
 
 
-class Drawn(ppl.Estimator):
+class Drawn(ppl.extend.Estimator):
     """Cut off from the parameters: biased."""
 
     unbiased = False
 
     def particles(self, key, distribution):
-        return ppl.Particles(distribution.sample(key)[None], None)
+        return ppl.extend.Particles(distribution.sample(key)[None], None)
 
 
 class Lost(dist.Distribution):

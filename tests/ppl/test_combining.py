@@ -12,7 +12,8 @@ import pytest
 from jax import lax
 
 import ppl
-from ppl import Particles, ScoreFunction, errors, sample
+from ppl import ScoreFunction, errors, sample
+from ppl.extend import Particles
 from stdlib.estimators import Enumerate, LeaveOneOut, MeasureValued
 from stdlib.testing import assert_unbiased
 
@@ -292,7 +293,7 @@ def test_baseline_in_programs_is_unbiased():
     assert_unbiased(program, LOGITS, exact=exact, key=KEY, num_samples=30_000)
 
 
-class WithCost(ppl.Estimator):
+class WithCost(ppl.extend.Estimator):
     """A score function with a cost of its own, of mean zero."""
 
     def particles(self, key, distribution):
@@ -455,7 +456,7 @@ def test_control_variate_errors(program, words):
 # --- biased paths ---------------------------------------------------------------------------------
 
 
-class Moving(ppl.Estimator):
+class Moving(ppl.extend.Estimator):
     """Pathwise by its own account."""
 
     pathwise = True

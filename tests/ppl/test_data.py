@@ -34,7 +34,7 @@ SITES = {
 def scores(distribution, value):
     """The density of a value, by each way of giving it."""
     program = lambda: sample("x", distribution)
-    target = ppl.Target(program, {"x": value})
+    target = ppl.extend.Target(program, {"x": value})
     return [
         ppl.log_density(program, {"x": value}),
         ppl.log_density(lambda: sample("x", distribution, obs=value), {}),
@@ -128,9 +128,12 @@ def forward(counts):
 def test_in_loops_lanes_and_algorithms():
     counts = np.array([1.0, 5.0, 7.0], np.float32)
     exact = forward(counts)
-    for target in (ppl.Target(chain_of, {"n": counts}), ppl.Target(partial(chain_of, counts), {})):
+    for target in (
+        ppl.extend.Target(chain_of, {"n": counts}),
+        ppl.extend.Target(partial(chain_of, counts), {}),
+    ):
         np.testing.assert_allclose(Exact().log_evidence(target), exact, rtol=1e-5)
-    both = lambda n: Exact().log_evidence(ppl.Target(chain_of, {"n": n}))
+    both = lambda n: Exact().log_evidence(ppl.extend.Target(chain_of, {"n": n}))
     np.testing.assert_allclose(jax.jit(both)(counts), exact, rtol=1e-5)
     assert np.isneginf(jax.jit(both)(counts + 0.5))
     posterior = ppl.normalize(chain_of, {"n": counts}, Exact())
@@ -139,7 +142,7 @@ def test_in_loops_lanes_and_algorithms():
     assert np.isneginf(jax.jit(lambda z: ppl.log_density(posterior, {"z": z}))(jnp.full(3, 0.5)))
     for algorithm in (SMC(30), Importance(30)):
         estimate = ppl.expectation(
-            lambda a=algorithm: a.log_evidence(ppl.Target(chain_of, {"n": counts}))
+            lambda a=algorithm: a.log_evidence(ppl.extend.Target(chain_of, {"n": counts}))
         )
         logs = jax.jit(jax.vmap(estimate))(jax.random.split(KEY, 200))
         ratios = np.exp(np.array(logs) - exact)

@@ -151,7 +151,7 @@ def test_a_perturbation_of_infinite_cost_adds_nothing(estimator):
 def test_evidence_of_states_that_cannot_be(logits):
     def evidence(t):
         model = lambda: sample("y", dist.Normal(t, 2.0 - state(0.4, logits)), obs=1.0)
-        return Exact().log_evidence(ppl.Target(model, {}))
+        return Exact().log_evidence(ppl.extend.Target(model, {}))
 
     def exact(t):
         scores = [dist.Normal(t, s).log_prob(1.0) for s in (2.0, 1.0)]

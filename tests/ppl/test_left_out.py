@@ -310,7 +310,7 @@ def test_exact_evidence_of_partly_missing_rows():
         cov = scale**2 + 0.25 * jnp.eye(2)
         return dist.MultivariateNormal(jnp.zeros(2), cov).log_prob(jnp.array([1.0, 0.5]))
 
-    evidence = lambda s: Exact().log_evidence(ppl.Target(partial(gaussian, s), {}))
+    evidence = lambda s: Exact().log_evidence(ppl.extend.Target(partial(gaussian, s), {}))
     close(jax.jit(jax.value_and_grad(evidence))(1.3), jax.value_and_grad(joint)(1.3), rtol=1e-3)
 
     def conjugate(a):
@@ -321,7 +321,7 @@ def test_exact_evidence_of_partly_missing_rows():
         ppl.mask(flips, SEEN)()
 
     chance = lambda a: jnp.log(a / (a + 2.0) * 2.0 / (a + 3.0))
-    evidence = lambda a: Exact().log_evidence(ppl.Target(partial(conjugate, a), {}))
+    evidence = lambda a: Exact().log_evidence(ppl.extend.Target(partial(conjugate, a), {}))
     close(jax.jit(jax.value_and_grad(evidence))(1.5), jax.value_and_grad(chance)(1.5), rtol=1e-3)
 
     def mixture(p):
@@ -330,7 +330,7 @@ def test_exact_evidence_of_partly_missing_rows():
 
     likelihood = lambda z: dist.Normal(z, 0.5).log_prob(jnp.array([1.0, 0.5])).sum()
     total = lambda p: jnp.log((1 - p) * jnp.exp(likelihood(0.0)) + p * jnp.exp(likelihood(1.0)))
-    evidence = lambda p: Exact().log_evidence(ppl.Target(partial(mixture, p), {}))
+    evidence = lambda p: Exact().log_evidence(ppl.extend.Target(partial(mixture, p), {}))
     close(jax.jit(jax.value_and_grad(evidence))(0.3), jax.value_and_grad(total)(0.3))
 
 
@@ -352,14 +352,14 @@ def test_bounds_and_filters_of_partly_missing_series():
     log_p, slope = jax.value_and_grad(exact)(0.9)
     for algorithm in (SMC(20), Importance(20)):
         estimate = ppl.expectation(
-            lambda t, a=algorithm: a.log_evidence(ppl.Target(partial(walk, t), {}))
+            lambda t, a=algorithm: a.log_evidence(ppl.extend.Target(partial(walk, t), {}))
         )
         run = jax.jit(jax.vmap(jax.value_and_grad(estimate, 1), (0, None)))
         logs, slopes = run(jax.random.split(KEY, 300), 0.9)
         ratios = np.exp(np.array(logs) - log_p)
         assert abs(ratios.mean() - 1.0) < 5 * ratios.std() / np.sqrt(300)
         assert np.isfinite(slopes).all()
-    close(Exact().log_evidence(ppl.Target(partial(walk, 0.9), {})), log_p, rtol=1e-3)
+    close(Exact().log_evidence(ppl.extend.Target(partial(walk, 0.9), {})), log_p, rtol=1e-3)
     guide = lambda m: lax.scan(lambda c, _: (c, sample("x", dist.Normal(m, 1.0))), 0.0, length=4)
     bound = lambda m: elbo(partial(walk, 0.9), partial(guide, m), {})
     found = jax.vmap(jax.grad(ppl.expectation(bound), 1), (0, None))(jax.random.split(KEY, 3), 0.1)

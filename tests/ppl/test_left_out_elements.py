@@ -172,7 +172,7 @@ def test_exact_evidence_beside_constant_parameters():
         cov = t**2 + jnp.diag(jnp.array([1.0, 4.0]))
         return dist.MultivariateNormal(jnp.zeros(2), cov).log_prob(data[KEPT])
 
-    evidence = lambda t: Exact().log_evidence(ppl.Target(partial(program, t), {}))
+    evidence = lambda t: Exact().log_evidence(ppl.extend.Target(partial(program, t), {}))
     close(jax.value_and_grad(evidence)(1.3), jax.value_and_grad(exact)(1.3), rtol=1e-3)
 
 

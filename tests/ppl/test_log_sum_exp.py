@@ -13,7 +13,8 @@ from jax import lax
 from scipy.stats import norm
 
 import ppl
-from ppl import Target, log_sum_exp, sample
+from ppl import log_sum_exp, sample
+from ppl.extend import Target
 from stdlib.estimators import Enumerate
 from stdlib.inference import Exact, Importance
 from stdlib.objectives import ciwae, iwelbo, miwae, renyi, reweighted_wake_sleep, sumo, tvo

@@ -11,7 +11,8 @@ import pytest
 from jax import lax
 
 import ppl
-from ppl import Reparameterized, ScoreFunction, Target, sample
+from ppl import Reparameterized, ScoreFunction, sample
+from ppl.extend import Target
 from stdlib.distributions import FloatBernoulli
 from stdlib.estimators import DisArm, Enumerate, LeaveOneOut, MeasureValued, StochasticTriple
 from stdlib.inference import SMC, Exact, ParticleGibbs, RandomWalk, chain

@@ -55,7 +55,7 @@ only_x = ppl.marginal(noisy, "x", Importance(2))
 exact_x = ppl.marginal(mixture, "x", Exact())
 
 
-class Prior(ppl.Algorithm):
+class Prior(ppl.extend.Algorithm):
     """The two methods that an algorithm must have; the others follow."""
 
     def simulate(self, target):
@@ -381,8 +381,8 @@ def test_supports_are_checked_site_by_site():
     outside = {"rate": 0.5, "x": jnp.array([0.6, 1.2])}
     assert ppl.within_support(program, inside)
     assert not ppl.within_support(program, outside)
-    assert ppl.Target(program, {"rate": 0.5}).supports({"x": inside["x"]})
-    assert not ppl.Target(program, {"rate": 0.5}).supports({"x": outside["x"]})
+    assert ppl.extend.Target(program, {"rate": 0.5}).supports({"x": inside["x"]})
+    assert not ppl.extend.Target(program, {"rate": 0.5}).supports({"x": outside["x"]})
 
 
 def test_state_space_steps_are_those_of_the_program():
@@ -400,8 +400,8 @@ def test_state_space_steps_are_those_of_the_program():
 
         return run(x)
 
-    space = ppl.state_space(program, 0.7)
-    assert isinstance(space, ppl.StateSpace) and space.length == 3
+    space = ppl.extend.state_space(program, 0.7)
+    assert isinstance(space, ppl.extend.StateSpace) and space.length == 3
     choices = {"x0": 0.1, "x": jnp.array([0.5, -0.4, 1.1])}
     begun = ppl.simulate(ppl.condition(space.start, {"x0": 0.1}))
     (state, inputs), total = begun.value, begun.log_likelihood

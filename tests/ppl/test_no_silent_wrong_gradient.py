@@ -17,7 +17,8 @@ from jax import lax
 from jax.scipy.stats import norm
 
 import ppl
-from ppl import Particles, Reparameterized, ScoreFunction, sample
+from ppl import Reparameterized, ScoreFunction, sample
+from ppl.extend import Particles
 from stdlib.estimators import Enumerate
 from stdlib.objectives import elbo, iwelbo
 from stdlib.testing import assert_unbiased
@@ -297,7 +298,7 @@ def test_geometric_site():
 # --- biased estimators ----------------------------------------------------------------------------
 
 
-class StraightThrough(ppl.Estimator):
+class StraightThrough(ppl.extend.Estimator):
     """A Bernoulli draw in value, its probability in derivative (Bengio et al. 2013)."""
 
     unbiased = False

@@ -10,8 +10,9 @@ from jax import lax
 from jax.lax import stop_gradient
 
 import ppl
-from ppl import Particles, ScoreFunction, sample
+from ppl import ScoreFunction, sample
 from ppl.errors import UnsuitableEstimator
+from ppl.extend import Particles
 from stdlib.distributions import FloatBernoulli
 from stdlib.estimators import Enumerate, LeaveOneOut, Rebar, Relax
 from stdlib.testing import assert_unbiased
@@ -73,7 +74,7 @@ def test_sites_in_a_loop_and_before_it_of_other_constants():
     assert_unbiased(program, 0.3, exact=lambda p: (1 + p) ** 3, key=KEY, num_samples=20_000)
 
 
-class Shared(ppl.Estimator):
+class Shared(ppl.extend.Estimator):
     """Leave-one-out draws of some constants, under one name."""
 
     constants: tuple = eqx.field(static=True)
@@ -223,7 +224,7 @@ def test_a_baseline_in_a_while_loop():
 # --- fields that mean nothing together ------------------------------------------------------------
 
 
-class Given(ppl.Estimator):
+class Given(ppl.extend.Estimator):
     """One draw, with a row of fields."""
 
     row: str = eqx.field(static=True)
@@ -257,7 +258,7 @@ def test_a_field_that_would_not_be_used_is_refused(what):
         assert word in str(failure.value)
 
 
-class Centred(ppl.Estimator):
+class Centred(ppl.extend.Estimator):
     """A reparameterised draw and, without a weight, its distance from the mean as a control."""
 
     pathwise = True

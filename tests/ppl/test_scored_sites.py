@@ -129,7 +129,7 @@ def test_the_shape_of_data_where_none_is_stated():
 
 def test_targets_of_kernels():
     """x ~ exp(-x⁴): E x² = Γ(3/4)/Γ(1/4)."""
-    target = ppl.Target(lambda: sample("x", Quartic()), {})
+    target = ppl.extend.Target(lambda: sample("x", Quartic()), {})
     draws = jax.jit(lambda k: ppl.seed(chain)(k, HMC(0.4, 6), target, {"x": 0.3}, 6000))(KEY)["x"]
     means = jnp.mean(jnp.square(draws).reshape(30, -1), 1)
     assert abs(means.mean() - 0.337989) < 5 * means.std() / np.sqrt(29)
@@ -154,7 +154,7 @@ def test_models_with_a_factor_beside_guides_and_proposals():
             key=KEY,
             num_samples=20_000,
         )
-        target = ppl.Target(program, {})
+        target = ppl.extend.Target(program, {})
         algorithm = Importance(1, proposal=lambda _: guide(2.0))
         value = ppl.expectation(partial(algorithm.log_evidence, target))(KEY)
         np.testing.assert_allclose(value, best, atol=1e-4)

@@ -13,7 +13,7 @@ from stdlib.estimators import Enumerate
 from stdlib.testing import assert_estimator_law, assert_unbiased
 
 
-class Thinned(ppl.Estimator):
+class Thinned(ppl.extend.Estimator):
     """A score whose weight is one of two numbers of mean one, by a fair coin."""
 
     pair: tuple = eqx.field(static=True)
@@ -23,7 +23,9 @@ class Thinned(ppl.Estimator):
         value = lax.stop_gradient(distribution.sample(first))
         heads = jax.random.bernoulli(second, 0.5, jnp.shape(value))
         factor = jnp.where(heads, self.pair[0], self.pair[1])
-        return ppl.Particles(value[None], (factor * ppl.box(distribution.log_prob(value)))[None])
+        return ppl.extend.Particles(
+            value[None], (factor * ppl.extend.box(distribution.log_prob(value)))[None]
+        )
 
 
 SIGNED, ZERO = Thinned((2.5, -0.5)), Thinned((2.0, 0.0))

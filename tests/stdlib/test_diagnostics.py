@@ -59,15 +59,15 @@ def test_an_exact_estimate_has_no_variance_and_no_bias():
     assert report.estimators == ("Enumerate",)
 
 
-class Half(ppl.Estimator):
+class Half(ppl.extend.Estimator):
     """Its derivative is half of the right one, which it does not admit."""
 
     unbiased: ClassVar[bool] = True
 
     def particles(self, key, distribution):
         value = jax.lax.stop_gradient(distribution.sample(key))
-        weights = ppl.box(distribution.log_prob(value) / 2)
-        return ppl.Particles(value[None], weights[None])
+        weights = ppl.extend.box(distribution.log_prob(value) / 2)
+        return ppl.extend.Particles(value[None], weights[None])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpyro.distributions as dist
 import pytest
 
 import ppl
-from ppl import Particles, sample
+from ppl import sample
+from ppl.extend import Particles
 from stdlib.distributions import FloatBernoulli, OneHotCategorical
 from stdlib.estimators import Enumerate, GumbelSoftmax, StraightThrough
 from stdlib.testing import assert_estimator_law, assert_unbiased
@@ -71,7 +72,7 @@ def test_biased_estimators_run_only_where_allowed(estimator):
 # --- the checker itself --------------------------------------------------------------------------
 
 
-class Forgetful(ppl.Estimator):
+class Forgetful(ppl.extend.Estimator):
     """A draw with no weight: wrong in derivative."""
 
     def particles(self, key, distribution):

@@ -26,7 +26,7 @@ def categorical(t):
 
 
 def test_box_is_one_in_value_and_the_score_in_derivative():
-    value, slope = jax.value_and_grad(lambda p: ppl.box(jnp.log(p)))(0.25)
+    value, slope = jax.value_and_grad(lambda p: ppl.extend.box(jnp.log(p)))(0.25)
     assert (value, slope) == (1.0, 4.0)
 
 

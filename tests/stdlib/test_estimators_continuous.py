@@ -239,5 +239,5 @@ def test_learning_the_settings_lowers_the_variance():
 
 
 def test_box_is_public():
-    slope = jax.grad(lambda x: ppl.box(jnp.sin(x)))
+    slope = jax.grad(lambda x: ppl.extend.box(jnp.sin(x)))
     assert slope(0.3) == pytest.approx(np.cos(0.3))

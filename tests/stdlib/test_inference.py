@@ -278,7 +278,7 @@ def test_exact_sums_and_draws(name):
     program, names, sizes = GRAPHS[name]
 
     def ours(table):
-        return Exact().log_evidence(ppl.Target(lambda: program(table), {}))
+        return Exact().log_evidence(ppl.extend.Target(lambda: program(table), {}))
 
     def by_hand(table):
         return jax.nn.logsumexp(log_joint(lambda: program(table), names, sizes)[1])
@@ -329,7 +329,7 @@ def bounded():
 )
 def test_kernels_leave_the_posterior_as_it_is(kernel):
     """From exact draws: the moments after three moves, near the ends of the support too."""
-    target = ppl.Target(bounded, {"x": 3})
+    target = ppl.extend.Target(bounded, {"x": 3})
 
     def moved(key):
         start, move = jax.random.split(key)
@@ -357,7 +357,7 @@ def test_moves_that_are_never_accepted_have_no_derivatives(level):
     annealed = AIS(2, 2, HMC(0.7, 4))
 
     def objective(a):
-        target = ppl.Target(lambda: steep(a), {"y": 1.0})
+        target = ppl.extend.Target(lambda: steep(a), {"y": 1.0})
         walked = [chain(k, target, {"x": 1.0}, 2)["x"] for k in (MALA(1.5), RandomWalk(1e12))]
         return annealed.log_evidence(target) + jnp.sum(jnp.stack(walked))
 
@@ -380,7 +380,7 @@ def test_gradients_pass_moves_some_of_which_overflow():
 
 
 def test_no_u_turn_sampler():
-    target = ppl.Target(lambda: noisy(0.7), {"x": 1.5})
+    target = ppl.extend.Target(lambda: noisy(0.7), {"x": 1.5})
     draws = ppl.seed(chain)(KEY, NUTS(0.9), target, {"u": 1.0}, 6_000)["u"]
     precision = 1.0 + 1.0 / 0.7**2
     z = (np.asarray(draws) - 1.5 / 0.7**2 / precision) * precision**0.5
@@ -396,7 +396,7 @@ def test_no_u_turn_sampler():
 
 def test_particle_gibbs_leaves_the_posterior_as_it_is():
     """From exact draws of a discrete chain's posterior: the moments after two moves."""
-    target = ppl.Target(lambda: hidden_markov(TABLE), {})
+    target = ppl.extend.Target(lambda: hidden_markov(TABLE), {})
     states, logs = log_joint(lambda: hidden_markov(TABLE), ["z"], [3, 3, 3, 3])
     kernel = ParticleGibbs(SMC(3))
 

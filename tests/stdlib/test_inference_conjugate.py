@@ -236,7 +236,9 @@ def test_loops_with_hidden_choices_outside_and_in_each_step():
     y, exposure = jnp.array([0.5, 0.1, 2.0, 0.3]), jnp.array([1.0, 2.0, 0.5, 1.5])
 
     def evidence(t):
-        return Exact().log_evidence(ppl.Target(lambda: steps_alone(t), {"x": COUNTS, "y": y}))
+        return Exact().log_evidence(
+            ppl.extend.Target(lambda: steps_alone(t), {"x": COUNTS, "y": y})
+        )
 
     def by_hand(t):
         common = log_gamma_mass(t + 6.0, 2.0 + 5.0) - log_gamma_mass(t, 2.0)
@@ -419,9 +421,9 @@ def test_improper_posteriors_are_not_a_number():
         u = ppl.mask(lambda: sample("u", dist.Gamma(2.0 * jnp.ones(2), 1.0)), False)()
         sample("x", dist.Poisson(u[0]))
 
-    assert jnp.isnan(Exact().log_evidence(ppl.Target(flat, {"x": 1})))
+    assert jnp.isnan(Exact().log_evidence(ppl.extend.Target(flat, {"x": 1})))
     one = lambda: sample("x", dist.Poisson(ppl.mask(lambda: sample("u", dist.Gamma(2.0)), False)()))
-    found = Exact().log_evidence(ppl.Target(one, {"x": 1}))  # ∫ u exp(-u) du
+    found = Exact().log_evidence(ppl.extend.Target(one, {"x": 1}))  # ∫ u exp(-u) du
     np.testing.assert_allclose(found, 0.0, atol=1e-6)
 
 
@@ -501,7 +503,7 @@ def linearly(h):
 def test_multiples_are_found_so(name):
     ratio = POWERS[name](1.0)
     exact = log_gamma_mass(3.0, 1.5 + 0.7 * ratio) - log_gamma_mass(2.0, 1.5) + jnp.log(ratio)
-    found = Exact().log_evidence(ppl.Target(through(POWERS[name]), {"x": 0.7}))
+    found = Exact().log_evidence(ppl.extend.Target(through(POWERS[name]), {"x": 0.7}))
     np.testing.assert_allclose(found, exact, rtol=1e-4)
 
 
@@ -515,7 +517,7 @@ def test_affine_functions_of_statistics_are_found_so(name):
     def both():
         logs = jax.vmap(lambda u: prior.log_prob(u) - h(u) + jnp.log(u))(jnp.exp(s))
         exact = logsumexp(logs) + jnp.log(s[1] - s[0])
-        return Exact().log_evidence(ppl.Target(linearly(h), {})), exact
+        return Exact().log_evidence(ppl.extend.Target(linearly(h), {})), exact
 
     np.testing.assert_allclose(*both(), rtol=1e-4)
 
@@ -525,14 +527,16 @@ def test_what_is_not_affine_is_refused(name):
     h, primitive = SPOILT[name]
     words = rf"(?s)'u' \(Gamma at .*not affine in log u and u, because of `{primitive}`"
     with pytest.raises(errors.UnsuitableEstimator, match=words):
-        jax.eval_shape(lambda: Exact().log_evidence(ppl.Target(through(h), {"x": 0.7})))
+        jax.eval_shape(lambda: Exact().log_evidence(ppl.extend.Target(through(h), {"x": 0.7})))
 
 
 def test_derivatives_are_of_the_function_and_not_of_a_rule_of_its_own():
     """In parameters, through what is read with a rule."""
 
     def evidence(t):
-        return Exact().log_evidence(ppl.Target(through(lambda u: clipped(t * u)), {"x": 0.7}))
+        return Exact().log_evidence(
+            ppl.extend.Target(through(lambda u: clipped(t * u)), {"x": 0.7})
+        )
 
     def exact(t):
         return jnp.log(t) + log_gamma_mass(3.0, 1.5 + 0.7 * t)
@@ -619,7 +623,7 @@ REFUSED = {
 def test_other_choices_are_refused_by_name(name):
     """While the program is traced, with a remedy."""
     program, words = REFUSED[name]
-    evidence = lambda x: Exact().log_evidence(ppl.Target(program, {"x": x}))
+    evidence = lambda x: Exact().log_evidence(ppl.extend.Target(program, {"x": x}))
     x = jax.ShapeDtypeStruct((), int if name in ("from below", "from above", "estimate") else float)
     with pytest.raises(errors.UnsuitableEstimator, match=f"(?s){words}.*Importance"):
         jax.eval_shape(evidence, x)

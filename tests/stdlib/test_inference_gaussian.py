@@ -307,7 +307,7 @@ def test_far_from_zero_and_of_many_scales():
         u = sample("u", dist.Normal(jnp.array([500.0, 0.0]), jnp.array([1.0, 30.0])))
         sample("x", dist.Normal(u, jnp.array([0.5, 0.03])))
 
-    found = Exact().log_evidence(ppl.Target(model, {"x": jnp.array([501.0, 3.0])}))
+    found = Exact().log_evidence(ppl.extend.Target(model, {"x": jnp.array([501.0, 3.0])}))
     scales = np.sqrt([1.25, 900.0009])
     exact = np.sum(
         -0.5 * (np.array([1.0, 3.0]) / scales) ** 2 - np.log(scales * (2 * np.pi) ** 0.5)
@@ -320,7 +320,7 @@ def test_improper_posteriors_are_not_a_number():
         u = ppl.mask(lambda: sample("u", dist.Normal(jnp.zeros(2), 1.0)), False)()
         sample("x", dist.Normal(u[0], 1.0))
 
-    assert jnp.isnan(Exact().log_evidence(ppl.Target(flat, {"x": 1.0})))
+    assert jnp.isnan(Exact().log_evidence(ppl.extend.Target(flat, {"x": 1.0})))
 
 
 # --- what is proved ------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_what_is_linear_is_found_so(name):
         x = jnp.linspace(-0.5, 1.0, len(offset))
         mean = offset + matrix @ jnp.array([0.3, -0.2])
         exact = of_normal(mean, 0.49 * matrix @ matrix.T + 0.25 * jnp.eye(len(x)), x)
-        return Exact().log_evidence(ppl.Target(through(h), {"x": x})), exact
+        return Exact().log_evidence(ppl.extend.Target(through(h), {"x": x})), exact
 
     np.testing.assert_allclose(*both(), rtol=1e-4)
 
@@ -398,7 +398,7 @@ def test_what_is_not_quadratic_is_refused(name):
     """Though the second derivative of some is constant, or said to be."""
     h, primitive = SPOILT[name]
     with pytest.raises(errors.UnsuitableEstimator, match=rf"(?s)'u' \(Normal at .*`{primitive}`"):
-        Exact().log_evidence(ppl.Target(through(h), {"x": jnp.ones(2)}))
+        Exact().log_evidence(ppl.extend.Target(through(h), {"x": jnp.ones(2)}))
 
 
 def scaled():
@@ -485,7 +485,7 @@ def noisy_too():
 def test_other_choices_are_refused_by_name(name):
     """While the program is traced, with a remedy."""
     program, words = REFUSED[name]
-    evidence = lambda x: Exact().log_evidence(ppl.Target(program, {"x": x}))
+    evidence = lambda x: Exact().log_evidence(ppl.extend.Target(program, {"x": x}))
     with pytest.raises(errors.UnsuitableEstimator, match=f"(?s){words}.*Importance"):
         jax.eval_shape(evidence, 1.0)
 
@@ -499,7 +499,7 @@ def test_too_many_joint_states():
         sample("x", dist.Normal(lax.scan(step, 0.0, length=11)[0], 1.0))
 
     with pytest.raises(errors.TooManyJointStates, match="'z': 2048 of them"):
-        Exact().log_evidence(ppl.Target(switching, {"x": 1.0}))
+        Exact().log_evidence(ppl.extend.Target(switching, {"x": 1.0}))
 
 
 def reads_a_coin(z):
@@ -514,7 +514,7 @@ def test_finite_choices_that_are_masked_or_scaled(factor):
         coin = lambda: sample("z", dist.Bernoulli(0.3))
         reads_a_coin(ppl.scale(coin, factor)() if factor else ppl.mask(coin, False)())
 
-    found = jax.jit(lambda: Exact().log_evidence(ppl.Target(program, {"x": 1.0})))()
+    found = jax.jit(lambda: Exact().log_evidence(ppl.extend.Target(program, {"x": 1.0})))()
     means = jnp.exp(dist.Normal(jnp.arange(2.0), 2**0.5).log_prob(1.0))
     exact = jnp.log(jnp.sum(jnp.array([0.7, 0.3]) ** factor * means))
     np.testing.assert_allclose(found, exact, rtol=1e-5)
@@ -526,4 +526,4 @@ def test_finite_choices_that_cannot_be_listed():
         reads_a_coin(lax.cond(jnp.array(True), coin, lambda: 0))
 
     with pytest.raises(errors.UnsuitableEstimator, match="list the values of 'z'"):
-        Exact().log_evidence(ppl.Target(branched, {"x": 1.0}))
+        Exact().log_evidence(ppl.extend.Target(branched, {"x": 1.0}))

@@ -30,7 +30,7 @@ def counted():
     sample("x", dist.Normal(1.0 * n, 1.0))
 
 
-PATH, COUNTED = ppl.Target(path, {}), ppl.Target(counted, {})
+PATH, COUNTED = ppl.extend.Target(path, {}), ppl.extend.Target(counted, {})
 run = ppl.seed(chain)
 
 
@@ -66,7 +66,7 @@ def test_choices_as_arrays():
     assert (arrays["n"].dtype, arrays["x"].dtype) == (jnp.int32, jnp.float32)
     with pytest.raises(ProposalMismatch, match="'n'"):
         COUNTED.as_arrays({"x": 1.0})
-    kept = ppl.Target(counted, {"n": 2})
+    kept = ppl.extend.Target(counted, {"n": 2})
     moved = jax.jit(lambda x: run(KEY, RandomWalk(0.5), kept, {"x": x}, 200))(1)["x"]
     assert moved.dtype == jnp.float32 and len(np.unique(moved)) > 50
 

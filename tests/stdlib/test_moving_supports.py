@@ -77,12 +77,12 @@ class Point(eqx.Module):
         return jnp.zeros_like(value)
 
 
-class Own(ppl.Estimator):
+class Own(ppl.extend.Estimator):
     """A user's own score, which says nothing of what it suits."""
 
     def particles(self, key, distribution):
         value = jax.lax.stop_gradient(distribution.sample(key))
-        return ppl.Particles(value[None], ppl.box(distribution.log_prob(value))[None])
+        return ppl.extend.Particles(value[None], ppl.extend.box(distribution.log_prob(value))[None])
 
 
 def mixture(parts, **support):

@@ -106,7 +106,7 @@ def coin(estimator, family=dist.Bernoulli):
 
 
 def moved(kernel):
-    target = ppl.Target(normal, {})
+    target = ppl.extend.Target(normal, {})
     return lambda key: ppl.seed(chain)(key, kernel, target, {"u": 0.3}, 5)
 
 
@@ -115,7 +115,7 @@ def posterior(program, observed, algorithm):
 
 
 def evidence(program, observed, algorithm):
-    run = lambda: algorithm.log_evidence(ppl.Target(program, observed))
+    run = lambda: algorithm.log_evidence(ppl.extend.Target(program, observed))
     return lambda key: ppl.expectation(run)(key)
 
 
@@ -145,7 +145,7 @@ TRACEABLE = {
     )(key, 0.3, {"temperature": 0.5, "eta": 0.7}),
     "SMC": posterior(path, FILTERED, SMC(4)),
     "ParticleGibbs": lambda key: ppl.seed(chain)(
-        key, ParticleGibbs(SMC(3)), ppl.Target(path, FILTERED), {"x": jnp.zeros(3)}, 3
+        key, ParticleGibbs(SMC(3)), ppl.extend.Target(path, FILTERED), {"x": jnp.zeros(3)}, 3
     ),
     "SIR": posterior(pair, {"x": 1.2}, SIR(3)),
     "Importance": posterior(pair, {"x": 1.2}, Importance()),

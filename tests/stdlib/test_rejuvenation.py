@@ -143,7 +143,7 @@ def test_the_retained_path_is_weighed_before_its_moves():
     """
     far = jnp.full(4, 3.0)
     mean, covariance = smoothed(1.0, 1.2, SMALL, far)
-    target = ppl.Target(lambda: linear_gaussian(1.0, 1.2, scales=SMALL), {"y": far})
+    target = ppl.extend.Target(lambda: linear_gaussian(1.0, 1.2, scales=SMALL), {"y": far})
     algorithm = SMC(2, rejuvenation=HMC(0.4, 4))
 
     def ratio():
@@ -190,7 +190,7 @@ def test_paths_by_many_particles_are_draws_from_the_posterior(proposal):
 )
 def test_particle_gibbs_leaves_the_posterior_as_it_is(kernel):
     """From exact draws: the moments after two moves, of few particles."""
-    target = ppl.Target(lambda: linear_gaussian(0.9), {"y": Y})
+    target = ppl.extend.Target(lambda: linear_gaussian(0.9), {"y": Y})
     mean, covariance = smoothed()
     gibbs = ParticleGibbs(SMC(2, rejuvenation=kernel))
 
@@ -212,7 +212,7 @@ def slow():
 
 
 def test_moves_part_the_copies_of_a_particle():
-    target = ppl.Target(slow, {"y": NEAR})
+    target = ppl.extend.Target(slow, {"y": NEAR})
 
     def distinct(rejuvenation):
         def program():

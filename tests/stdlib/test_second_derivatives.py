@@ -45,7 +45,7 @@ def test_documentation_says_which_are_smooth():
         estimator.__name__ for estimator in SMOOTH
     }
     exported = {getattr(estimators, name) for name in estimators.__all__}
-    listed = {e for e in exported if isinstance(e, type) and issubclass(e, ppl.Estimator)}
+    listed = {e for e in exported if isinstance(e, type) and issubclass(e, ppl.extend.Estimator)}
     assert set(said) == {estimator.__name__ for estimator in listed}
     assert {e for e in listed if e.unbiased} == {*SMOOTH, *ROUGH} == set(map(type, ESTIMATORS))
     assert {e for e in listed if e.second_order} == set(SMOOTH)

@@ -269,7 +269,7 @@ EVIDENCE = np.exp(-1.2) / 2.0
     ids=["prior", "proposal", "annealed", "sequential"],
 )
 def test_weights_where_data_bound_a_choice(algorithm):
-    scored = lambda: jnp.exp(algorithm.log_evidence(ppl.Target(tight, {})))
+    scored = lambda: jnp.exp(algorithm.log_evidence(ppl.extend.Target(tight, {})))
     values = jax.jit(jax.vmap(ppl.seed(scored)))(jax.random.split(KEY, 20_000))
     assert abs(values.mean() - EVIDENCE) < 5 * values.std() / 20_000**0.5
 
@@ -285,14 +285,14 @@ def test_what_a_proposal_never_draws_has_posterior_density_zero():
 def test_proposals_draw_within_the_target():
     wide = lambda _: sample("bound", dist.Normal(2.0, 1.0))
     with pytest.raises(SupportMismatch, match=r"the proposal draws it .* the target scores it"):
-        ppl.seed(lambda: Importance(2, wide).log_evidence(ppl.Target(tight, {})))(KEY)
+        ppl.seed(lambda: Importance(2, wide).log_evidence(ppl.extend.Target(tight, {})))(KEY)
 
     def observing(_):
         sample("factor", dist.Unit(3.0), obs=jnp.zeros(0))
         sample("bound", dist.Gamma(2.0, 1.0))
 
     with pytest.raises(ObservedGuide, match="The proposal observes site 'factor'"):
-        ppl.seed(lambda: Importance(2, observing).log_evidence(ppl.Target(tight, {})))(KEY)
+        ppl.seed(lambda: Importance(2, observing).log_evidence(ppl.extend.Target(tight, {})))(KEY)
 
     def decay():
         def step(x, _):
@@ -304,7 +304,7 @@ def test_proposals_draw_within_the_target():
 
     filtering = SMC(2, lambda t, before, seen: sample("x", dist.Normal(before["x"], 1.0)))
     with pytest.raises(SupportMismatch, match=r"from Normal, .* by Exponential"):
-        ppl.seed(lambda: filtering.log_evidence(ppl.Target(decay, {})))(KEY)
+        ppl.seed(lambda: filtering.log_evidence(ppl.extend.Target(decay, {})))(KEY)
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def test_bounded_families_under_every_kernel(kernel):
         for i, family in enumerate(BOUNDED):
             sample(f"x{i}", family)
 
-    target = ppl.Target(program, {})
+    target = ppl.extend.Target(program, {})
 
     def moved(key):
         start, move = jax.random.split(key)
@@ -343,6 +343,6 @@ def test_bounded_families_under_every_kernel(kernel):
 
 
 def test_kernels_refuse_supports_without_free_numbers():
-    target = ppl.Target(lambda: sample("u", dist.ProjectedNormal(jnp.zeros(3))), {})
+    target = ppl.extend.Target(lambda: sample("u", dist.ProjectedNormal(jnp.zeros(3))), {})
     with pytest.raises(InvalidSetting, match=r"cannot move site 'u' at .*Sphere"):
         ppl.seed(chain)(KEY, HMC(), target, {"u": jnp.array([1.0, 0.0, 0.0])}, 2)

@@ -130,13 +130,13 @@ def test_estimators_whose_settings_the_program_computes_are_left_in_it():
 # --- what must not be chosen ---------------------------------------------------------------------
 
 
-class Off(ppl.Estimator):
+class Off(ppl.extend.Estimator):
     """No variance at all, but it is biased and says so."""
 
     unbiased: ClassVar[bool] = False
 
     def particles(self, key, distribution):
-        return ppl.Particles(distribution.mean[None], None)
+        return ppl.extend.Particles(distribution.mean[None], None)
 
 
 def test_biased_and_unsuitable_candidates_are_refused_with_a_reason():
@@ -167,7 +167,7 @@ def test_a_gradient_that_is_not_finite_is_not_chosen():
     class Broken(ppl.ScoreFunction):
         def particles(self, key, distribution):
             values, weights, *rest = super().particles(key, distribution)
-            return ppl.Particles(values, weights + 0 * jnp.log(weights - 1), *rest)
+            return ppl.extend.Particles(values, weights + 0 * jnp.log(weights - 1), *rest)
 
     tuned = tune(cost, 0.3, KEY, [Broken(), LeaveOneOut()], num_samples=64)
     assert by_name(tuned)["x=Broken"].reason == "the gradient is not finite"

@@ -211,7 +211,7 @@ def check_particles(drawn: Any, site: Site) -> None:
     if said:
         raise UnsuitableEstimator(
             f"The estimator of site {site.address!r} at {site.where} gives {said[0]}. "
-            "See the docstring of ppl.Particles."
+            "See the docstring of ppl.extend.Particles."
         )
 
 
