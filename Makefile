@@ -15,7 +15,8 @@ PARALLEL := -n $(WORKERS) --dist worksteal
 # Compiled programs are kept between runs and shared by the workers, however small. Most of a test's
 # time is compilation: QUICK is for tests, THOROUGH keeps XLA's optimisations, some faults show only
 # there. NPROC: threads of XLA. With two, batched triangular solves side by side wait for each other
-# for ever in jaxlib 0.10 (docs/troubleshooting.md).
+# for ever in jaxlib 0.10 ("A run that never ends" in
+# docs/guide.md).
 ENV := JAX_PLATFORMS=cpu MPLBACKEND=Agg NPROC=16 \
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
