@@ -8,10 +8,10 @@ a beta-binomial likelihood fits best. (With two latents and the same network the
 Source: Kingma & Welling 2014, 'Auto-encoding variational Bayes'.
 
 ```python
->>> import jax, jax.numpy as jnp, ppl
+>>> import equinox as eqx, jax, jax.numpy as jnp, ppl
 >>> from stdlib.models import digit_vae
 >>> vae = digit_vae.VAE(jax.random.key(0))
->>> estimate = ppl.expectation(digit_vae.objective)
+>>> estimate = eqx.filter_jit(ppl.expectation(digit_vae.objective))
 >>> estimate(jax.random.key(1), vae, jnp.zeros((32, 64), int)).shape
 ()
 

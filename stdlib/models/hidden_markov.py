@@ -92,7 +92,8 @@ def guide(phi: Markov) -> None:
     >>> chain, symbols = hmm.chain(jax.random.key(0)), jax.numpy.array([0, 1, 2, 3, 3])
     >>> def objective(phi):
     ...     return elbo(partial(hmm.model, chain, 5), partial(hmm.guide, phi), {"symbol": symbols})
-    >>> bound = ppl.expectation(objective)(jax.random.key(0), hmm.posterior(chain, symbols))
+    >>> estimate = jax.jit(ppl.expectation(objective))
+    >>> bound = estimate(jax.random.key(0), hmm.posterior(chain, symbols))
     >>> bool(abs(bound - hmm.log_evidence(chain, symbols)) < 1e-4)
     True
 

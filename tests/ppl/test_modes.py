@@ -80,7 +80,7 @@ def estimates():
 
 @pytest.fixture(scope="module")
 def without():
-    return estimates()
+    return jax.jit(estimates)()
 
 
 @pytest.mark.parametrize("mode", MODES)

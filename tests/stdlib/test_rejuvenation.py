@@ -41,10 +41,7 @@ CASES = {
 
 each_case = pytest.mark.parametrize(
     "name",
-    [
-        *("Hamiltonian", "proposal"),
-        *(pytest.param(n, marks=pytest.mark.law) for n in ("random walk", "Langevin", "by noise")),
-    ],
+    [pytest.param(name, marks=[] if name == "proposal" else pytest.mark.law) for name in CASES],
 )
 
 
@@ -118,6 +115,7 @@ def test_choices_before_the_loop_stay():
     assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
 
 
+@pytest.mark.law
 def test_density_of_what_is_drawn():
     """As for any algorithm: E[1/w | u] q(u) = 1 of the draws, E[w] = q(u) at given choices."""
     program = ppl.normalize(lambda: linear_gaussian(0.9), {"y": Y}, SMC(3, rejuvenation=WALK))
@@ -136,6 +134,7 @@ def test_density_of_what_is_drawn():
     assert_unbiased(objective, 1.0, exact=lambda by: by, key=KEY, num_samples=50_000)
 
 
+@pytest.mark.law
 def test_the_retained_path_is_weighed_before_its_moves():
     """E[1/w] = 1/p(y) of a path from the posterior, at data that few particles come near.
 
@@ -181,13 +180,8 @@ def test_paths_by_many_particles_are_draws_from_the_posterior(proposal):
     assert_smoothed(jax.jit(jax.vmap(draw))(jax.random.split(KEY, 4_000))["x"])
 
 
-@pytest.mark.parametrize(
-    "kernel",
-    [
-        pytest.param(WALK, id="random walk", marks=pytest.mark.law),
-        pytest.param(HMC(0.4, 2), id="Hamiltonian"),
-    ],
-)
+@pytest.mark.law
+@pytest.mark.parametrize("kernel", [WALK, HMC(0.4, 2)], ids=["random walk", "Hamiltonian"])
 def test_particle_gibbs_leaves_the_posterior_as_it_is(kernel):
     """From exact draws: the moments after two moves, of few particles."""
     target = ppl.extend.Target(lambda: linear_gaussian(0.9), {"y": Y})

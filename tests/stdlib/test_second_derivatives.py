@@ -121,7 +121,7 @@ def test_others_are_seen_to_be_biased_in_second_derivatives_alone(pair):
 SITES = [site for site in REPRESENTATIVES if isinstance(site.estimator, SMOOTH)]
 
 
-@pytest.mark.parametrize("first", parameters(SITES, ["score", "enumerate"]))
+@pytest.mark.parametrize("first", parameters(SITES, ["score"]))
 def test_second_derivatives_in_programs(first):
     """Two sites in a row, lanes of a `vmap` and steps of a `scan`, at one parameter."""
     second = SITES[SITES.index(first) - 1]
@@ -257,7 +257,8 @@ def test_second_derivatives_in_what_no_distribution_depends_on_are_had(estimator
         return jnp.exp(c * toss(t, estimator)) + c**3
 
     second = jax.grad(jax.grad(ppl.expectation(cost), 2), 2)
-    draws = jax.vmap(second, (0, None, None))(jax.random.split(jax.random.key(2), 4000), 0.3, 0.4)
+    each = jax.jit(jax.vmap(second, (0, None, None)))
+    draws = each(jax.random.split(jax.random.key(2), 4000), 0.3, 0.4)
     wanted = 0.3 * jnp.exp(0.4) + 6 * 0.4
     assert abs(draws.mean() - wanted) < 5 * draws.std() / len(draws) ** 0.5 + 1e-5
 
@@ -266,8 +267,8 @@ def test_a_sum_over_a_whole_support_keeps_its_second_derivative():
     def cost(t):
         return jnp.exp(t * toss(t, MeasureValued()))
 
-    for second in MODES.values():
-        found = second(ppl.expectation(cost))(jax.random.key(0), 0.3)
+    slopes = [second(ppl.expectation(cost)) for second in MODES.values()]
+    for found in jax.jit(lambda: [second(jax.random.key(0), 0.3) for second in slopes])():
         assert abs(found - 2.3 * jnp.exp(0.3)) < 1e-4  # of t exp(t) + 1 - t
 
 

@@ -111,12 +111,13 @@ def objective(
     """The mean over images of a bound of log p(image): `elbo`, or another of its arguments.
 
     ```python
-    >>> import jax, jax.numpy as jnp, ppl
+    >>> import equinox as eqx, jax, jax.numpy as jnp, ppl
     >>> from stdlib.estimators import Enumerate
     >>> from stdlib.models import air
     >>> networks = air.Networks(jax.random.key(0), air.Sizes(objects=2, image=10, window=5))
     >>> bound = ppl.with_estimators(air.objective, {"z_pres_*": Enumerate()})
-    >>> ppl.expectation(bound)(jax.random.key(1), networks, jnp.zeros((4, 10, 10))).shape
+    >>> estimate = eqx.filter_jit(ppl.expectation(bound))
+    >>> estimate(jax.random.key(1), networks, jnp.zeros((4, 10, 10))).shape
     ()
 
     ```
