@@ -8,6 +8,7 @@ from ._distributions.log_sum_exp import log_sum_exp
 from ._expectation import expectation, log_expectation
 from ._ir.control_variate import control_variate
 from ._ir.estimator import Reparameterized, ScoreFunction
+from ._ir.fresh_key import fresh_key
 from ._ir.sample import sample
 from ._ir.state import State
 from ._meanings.distributions import distributions
@@ -46,6 +47,7 @@ __all__ = [
     "expectation",
     "extend",
     "fit",
+    "fresh_key",
     "frozen",
     "intervene",
     "log_density",

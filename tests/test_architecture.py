@@ -46,6 +46,7 @@ LAYERS = [
     ["_ir.address", "_ir.state"],
     ["_ir.site"],
     ["_ir.compound", "_ir.control_variate", "_ir.estimator", "_ir.foreign"],
+    ["_ir.fresh_key"],
     ["_ir.sample", "_ir.stage"],
     ["_analysis.continuity", "_analysis.graph"],
     ["_walk.feed"],

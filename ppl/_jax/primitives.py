@@ -1,4 +1,4 @@
-"""The three primitives: `sample`, `compound` and `control_variate`.
+"""The primitives: `sample`, `compound`, `control_variate` and `fresh_key`.
 
 They carry an effect, so an unread (observed) site survives JAX's dead-code elimination. The
 batching rule of `sample` only records the mapped axis; it is a fancy batcher, which JAX also calls
@@ -98,6 +98,34 @@ ad.primitive_jvps[control_variate_p] = lambda primals, tangents, **params: (
     [],
 )
 batching.fancy_primitive_batchers[control_variate_p] = _control_variate_batching_rule
+
+
+fresh_key_p = core.Primitive("fresh_key")
+fresh_key_p.multiple_results = True
+
+
+@fresh_key_p.def_effectful_abstract_eval
+def _fresh_key_abstract_eval(*, lanes, impl, where):
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=impl))
+    return [core.ShapedArray(lanes, key.dtype)], {SampleEffect()}
+
+
+def _no_key(*, where, **_):
+    raise SampleOutsideTransformation(
+        f"fresh_key() at {where} ran outside any transformation: there is no run for it to be a "
+        "key of. Give the program a meaning: ppl.seed(program)(key, ...) to run it, or "
+        "ppl.expectation(objective)(key, ...); where it was scored, "
+        "ppl.seed(lambda: ppl.log_density(program, choices))(key)."
+    )
+
+
+def _fresh_key_batching_rule(axis_data, operands, dims, *, lanes, **params):
+    return fresh_key_p.bind(lanes=(axis_data.size, *lanes), **params), [0]
+
+
+fresh_key_p.def_impl(_no_key)
+mlir.register_lowering(fresh_key_p, lambda ctx, **params: _no_key(**params))
+batching.fancy_primitive_batchers[fresh_key_p] = _fresh_key_batching_rule
 
 
 compound_p = core.Primitive("compound")

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._ir.compound import Compound, compounds, read_compound
+from .._ir.fresh_key import keys_of
 from .._ir.site import read_call
 from .._ir.stage import P, Staged, T, stage, standing_for
 from .._jax import equations, primitives, source
 from .._jax.run import run
 from ..errors import CustomRuleIgnored, UnsupportedControlFlow
-from .feed import Feed, Nothing, Placed, Prefix
+from .feed import Feed, Keys, Nothing, Placed, Prefix
 from .record import Record, aligned, joined
 
 Meaning = Callable[[Any, Any], tuple[Any, Record]]
@@ -97,9 +98,15 @@ def _rule(eqn: Any, rules: Mapping[str, Callable]) -> Callable:
     return rule
 
 
+def first_named(thing: Any) -> str:
+    """What messages call the first site of a jaxpr or of an equation; keys have no address."""
+    placed = next(placed_sites(thing), None)
+    return f"Site {placed.site.address!r} at {placed.site.where}" if placed else "A fresh key"
+
+
 def unsupported(eqn: Any, placed: Placed | None) -> UnsupportedControlFlow:
     """The error for a site under a primitive that no rule enters."""
-    named = f"Site {placed.site.address!r} at {placed.site.where}" if placed else "A site"
+    named = f"Site {placed.site.address!r} at {placed.site.where}" if placed else "A fresh key"
     line = source.source_line(eqn)
     if equations.kind(eqn) == "while":
         return UnsupportedControlFlow(
@@ -129,6 +136,12 @@ def _control_variate(eqn, operands, meaning, feed):
     return primitives.control_variate_p.bind(*operands, path=path, where=where), Record()
 
 
+def _fresh_key(eqn, operands, meaning, feed):
+    if isinstance(feed, Keys):
+        return [keys_of(feed.key, eqn.params["lanes"], eqn.params["impl"])], Record()
+    return equations.bind(eqn, operands), Record()
+
+
 def _call(eqn, operands, meaning, feed):
     jaxpr, consts = equations.body_of(eqn)
     return walk(jaxpr, consts, operands, meaning, feed)
@@ -141,9 +154,8 @@ def _custom(eqn, operands, meaning, feed):
 
 def warn_custom_rule(eqn: Any) -> None:
     """Says that a custom derivative rule around a site is not used."""
-    placed = next(placed_sites(eqn))
     warnings.warn(
-        f"Site {placed.site.address!r} at {placed.site.where} is inside a {equations.kind(eqn)} "
+        f"{first_named(eqn)} is inside a {equations.kind(eqn)} "
         "function: the function's own derivative is used, not its custom rule. "
         "Move the sample out of the function to keep the rule.",
         CustomRuleIgnored,
@@ -213,7 +225,7 @@ def while_parts(
     params = eqn.params
     cond, body = equations.opened(params["cond_jaxpr"]), equations.opened(params["body_jaxpr"])
     if equations.has_sites(cond[0]):
-        raise unsupported(eqn, next(placed_sites(cond[0])))
+        raise unsupported(eqn, next(placed_sites(cond[0]), None))
     first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     cond_consts = operands[:first]
 
@@ -269,6 +281,7 @@ RULES: Mapping[str, Callable] = {
     "sample": _sample,
     "compound": _compound,
     "control_variate": _control_variate,
+    "fresh_key": _fresh_key,
     "jit": _call,
     "custom_jvp_call": _custom,
     "custom_vjp_call": _custom,
@@ -293,7 +306,7 @@ def placed_sites(thing: Any) -> Iterator[Placed]:
     elif name == "compound":
         for site in thing.params["sites"]:
             yield Placed(site, site.lane_shape + site.out.shape, 0, bool(site.branch))
-    elif name == "control_variate":
+    elif name in ("control_variate", "fresh_key"):
         return
     elif name == "cond":
         yield from _placed_in_branches(thing)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..._jax import equations, identities
-from ..._walk.walker import checkpointed, placed_sites, warn_custom_rule, while_like, while_parts
+from ..._walk.walker import checkpointed, first_named, warn_custom_rule, while_like, while_parts
 from ...errors import UnsupportedControlFlow
 from ..sites.gating import gated
 from ..sites.measure import Kind, kinds_within
@@ -139,8 +139,7 @@ def _select(deps):
 
 
 def _while(eqn, vals, keys, evaluation):
-    placed = next(placed_sites(eqn))
-    named = f"Site {placed.site.address!r} at {placed.site.where}"
+    named = first_named(eqn)
     unfinished, (jaxpr, closed), consts, init = while_parts(eqn, [v.array for v in vals])
     kinds = kinds_within(jaxpr, evaluation.allow_biased)
     everything = [*vals, *evaluation.active]

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..._ir.fresh_key import keys_of
 from ..._jax import equations
 from ..._jax.run import run
 from ..._walk.feed import Feed, Nothing
 from ..._walk.walker import placed_sites, unsupported
+from ...errors import UnsuitableEstimator
 from ..sites.control_variate import control_variate
 from ..sites.gating import gate
 from ..sites.own_lane import Made
@@ -85,8 +87,19 @@ def apply_equation(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> l
     return [uniform(eqn, vals, outs[0])] if len(outs) == 1 else outs
 
 
+def _fresh_key(eqn, vals, keys, evaluation):
+    """One key for all particles: they share the noise that comes after them."""
+    if evaluation.all_exact:
+        raise UnsuitableEstimator(
+            "ppl.log_expectation draws nothing, but the program draws from ppl.fresh_key() at "
+            f"{eqn.params['where']}. Use ppl.expectation, or give the program its noise."
+        )
+    return [Value(keys_of(keys.key, eqn.params["lanes"], eqn.params["impl"]))]
+
+
 RULES: Mapping[str, Callable] = {
     "sample": sample,
+    "fresh_key": _fresh_key,
     "scan": scan,
     **CONTROL_FLOW,
 }

@@ -127,8 +127,9 @@ class Evaluation:
 
     def place(self, eqn: Any) -> str:
         """Where an equation is: the user's line, a site inside, or whose density it is of."""
-        if equations.has_sites(eqn):
-            return f"at {next(placed_sites(eqn)).site.where}"
+        placed = next(placed_sites(eqn), None) if equations.has_sites(eqn) else None
+        if placed is not None:
+            return f"at {placed.site.where}"
         densities = SITE_LABEL.findall(source.scopes(eqn))
         if densities:
             address, line = densities[-1]

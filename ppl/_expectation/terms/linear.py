@@ -170,6 +170,6 @@ def _weigh(eqn: Any) -> bool:
     if not equations.has_sites(eqn):
         return False
     if equations.kind(eqn) != "sample":
-        return True
+        return equations.kind(eqn) != "fresh_key"
     drawn = drawn_at(eqn)
     return drawn is not None and not isinstance(drawn[0], Reparameterized)
