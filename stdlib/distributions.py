@@ -1,13 +1,83 @@
-"""Discrete distributions whose draws are floats, so that they can be relaxed to real values."""
+"""Distributions that NumPyro lacks: densities that are only scored, relaxable discrete ones."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logit
 from numpyro.distributions import BernoulliLogits, Distribution, constraints
 
-__all__ = ["FloatBernoulli", "OneHotCategorical"]
+__all__ = ["Density", "FloatBernoulli", "OneHotCategorical"]
+
+
+class Density(Distribution):
+    """An unnormalised density as a site: a target given by its logarithm, scored and never drawn.
+
+    For energies, densities of other libraries, and factors of a model. The site is observed,
+    conditioned, scored (`ppl.log_density`, `ppl.replay`) or moved by a kernel (`stdlib.inference`);
+    a guide or a proposal draws at its address. Evidences and bounds are then those of the
+    unnormalised target: E[w] is its mass, ∫ exp(log_prob(x)) dx.
+
+    **Arguments**
+
+    - `log_prob`: a function of one value, of this shape and dtype, that returns a real scalar. It
+      may close over parameters and other choices: derivatives pass to them.
+    - `shape`: the shape of a value.
+    - `support`: a constraint of NumPyro, for a value or for each of its elements; it says which
+      transformation kernels and guides use. By default, all reals.
+    - `dtype`: of a value; by default that of floats, or of integers where the support is discrete.
+
+    **Raises** `UndrawableSite` where it is to be drawn; `TypeError` where `log_prob` returns
+    anything but a real scalar.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, ppl
+    >>> from stdlib.distributions import Density
+    >>> from stdlib.inference import HMC, chain
+    >>> def ring(radius):
+    ...     near = lambda x: -8.0 * (jnp.linalg.norm(x) - radius) ** 2
+    ...     ppl.sample("x", Density(near, shape=(2,)))
+    >>> float(ppl.log_density(ring, {"x": jnp.array([0.0, 3.0])}, 2.0))
+    -8.0
+    >>> target = ppl.extend.Target(lambda: ring(2.0), {})
+    >>> moves = ppl.seed(chain)(jax.random.key(0), HMC(0.2, 5), target, {"x": jnp.ones(2)}, 100)
+    >>> moves["x"].shape
+    (100, 2)
+
+    ```
+    """
+
+    pytree_data_fields = ("_log_prob",)
+    pytree_aux_fields = ("support", "dtype")
+    support: Any = constraints.real
+
+    def __init__(
+        self,
+        log_prob: Callable[[Any], Any],
+        *,
+        shape: tuple[int, ...] = (),
+        support: Any = constraints.real,
+        dtype: Any = None,
+    ):
+        missing = len(shape) - support.event_dim
+        self.support = constraints.independent(support, missing) if missing > 0 else support
+        self.dtype = jnp.dtype(dtype or jnp.result_type(int if support.is_discrete else float))
+        value = jax.ShapeDtypeStruct(shape, self.dtype)
+        log = jax.eval_shape(log_prob, value)
+        if getattr(log, "shape", None) != () or not jnp.issubdtype(log.dtype, jnp.floating):
+            raise TypeError(f"A log density must be one real scalar; `log_prob` returns {log}.")
+        self._log_prob = eqx.filter_closure_convert(log_prob, value)  # its arrays are leaves
+        super().__init__((), tuple(shape))
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        """The logarithm of the density, of one value or of each in a batch."""
+        value = jnp.asarray(value, self.dtype)
+        fn = self._log_prob
+        for _ in range(value.ndim - len(self.event_shape)):
+            fn = jax.vmap(fn)
+        return fn(value)
 
 
 def _exactly_one(probs: Any, logits: Any) -> None:
