@@ -16,9 +16,12 @@ from ..errors import NonScalarObjective
 from .elimination.contract import contract
 from .elimination.log_sum import log_sum
 from .interpret.evaluate import evaluate
-from .interpret.evaluation import Evaluation, MixedSteps
+from .interpret.evaluation import Evaluation
 from .interpret.scan import too_long
+from .interpret.scope import Scope
+from .sites.ledger import Ledger
 from .terms.terms import Term, collapse, forget, terms_of
+from .values.expansion import MixedSteps
 
 Aux = TypeVar("Aux")
 
@@ -168,7 +171,8 @@ def _estimated(
     """The value and the auxiliary outputs; loops whose steps mix are written out."""
     written_out: set[int] = set()
     while True:
-        evaluation = Evaluation(evaluate, allow_biased, written_out, all_exact=exactly)
+        scope = Scope(allow_biased, exactly, frozenset(written_out))
+        evaluation = Evaluation(evaluate, scope, Ledger())
         wanted = [i == 0 for i in range(len(jaxpr.outvars))]
         try:
             value, *rest = evaluate(jaxpr, consts, [], Keys(key), evaluation, wanted)

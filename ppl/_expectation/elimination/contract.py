@@ -35,9 +35,10 @@ def contract(terms: Iterable[Term], evaluation: Evaluation, minimized: bool = Fa
         if site.given is not None
     )
     remaining = Terms([*(_exactly(term, evaluation) for term in terms), *given])
+    chains = evaluation.chains
     for number in reversed(range(len(evaluation.opened))):
         site, here, after = evaluation.opened[number], [], Terms()
-        in_chain = any(number in group for group in evaluation.chains.values())
+        in_chain = any(number in group for group in chains.values())
         for term in remaining:
             if term.val.sites >> number & 1:
                 here.append(term)
@@ -48,8 +49,8 @@ def contract(terms: Iterable[Term], evaluation: Evaluation, minimized: bool = Fa
             after.add(term)
         if site.baseline is not None and here:
             after.add(baseline.learn(here, number, evaluation, minimized))
-        if number in evaluation.chains:
-            after = Terms(fold(after, evaluation.chains[number], evaluation))
+        if number in chains:
+            after = Terms(fold(after, chains[number], evaluation))
         remaining = after
     first, *others = (term.val.array for term in remaining)
     return functools.reduce(jnp.add, others, first)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..interpret.evaluation import Evaluation, MixedSteps
+from ..interpret.evaluation import Evaluation
 from ..terms.terms import Term, forget
 from ..values.dimensions import EXACT, Along
+from ..values.expansion import MixedSteps
 from ..values.lanes import Deps, Relation, deps_of
 from ..values.value import (
     BEFORE,

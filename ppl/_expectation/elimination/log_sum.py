@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from ..._distributions.log_sum_exp import log_sum_exp
-from ..interpret.evaluation import Evaluation, MixedSteps
+from ..interpret.evaluation import Evaluation
 from ..sites.weighted_site import Scan
 from ..terms.terms import Term, Terms, add_up, collapse, forget
+from ..values.expansion import MixedSteps
 from ..values.lanes import deps_of, join, move
 from ..values.value import LAST, Axis, Value, each_array, event_shape
 from .forward import identity, layout, meeting, own_weights, transitions

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..interpret.evaluation import Evaluation, conform
+from ..interpret.evaluation import Evaluation
 from ..values.dimensions import ANTICAUSAL, EXACT, Along
+from ..values.expansion import conform
 from ..values.lanes import Deps, Relation, join, move
 from ..values.value import NOW, Axis, Value, each_array, event_shape, place
 from ..values.vanishing import quiet

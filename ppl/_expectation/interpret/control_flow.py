@@ -12,6 +12,7 @@ from ..._walk.walker import checkpointed, first_named, warn_custom_rule, while_l
 from ...errors import UnsupportedControlFlow
 from ..sites.gating import gated
 from ..sites.measure import Kind, kinds_within
+from ..sites.weighted_site import WeightedSite
 from ..terms.terms import body_values
 from ..values.lanes import Deps, deps_of, join, through
 from ..values.value import (
@@ -45,7 +46,7 @@ def _checkpoint(eqn, vals, keys, evaluation):
     arrays, weights = checkpointed(eqn, body)(keys, arrays_of(vals))
     outs, opened = shape
     for site, own in zip(opened, weights, strict=True):
-        evaluation.open(site.with_arrays(own))
+        evaluation.ledger.open(site.with_arrays(own))
     return with_arrays(outs, arrays)
 
 
@@ -53,8 +54,8 @@ def _cond(eqn, vals, keys, evaluation):
     index, *operands = vals
     bodies = [equations.opened(branch) for branch in eqn.params["branches"]]
     kinds = [k for jaxpr, _ in bodies for k in kinds_within(jaxpr, evaluation.allow_biased)]
-    everything = [*vals, *evaluation.active]
-    apart = any(val.worlds or evaluation.particles_apart(val) for val in everything)
+    everything = [*vals, *evaluation.scope.active]
+    apart = any(val.worlds or _particles_apart(val, evaluation) for val in everything)
     if index.axes or apart or any(kind.particles > 1 for kind in kinds):
         return _take_all(bodies, index, operands, keys, evaluation)
     axes = union_axes(everything)
@@ -75,6 +76,14 @@ def _cond(eqn, vals, keys, evaluation):
     outs, whole = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
     deps = _compound(everything, kinds, whole, axes, evaluation)
     return [Value(out, axes, *deps, unbounded=i in unbounded) for i, out in enumerate(outs)]
+
+
+def _particles_apart(val: Value, evaluation: Evaluation) -> bool:
+    """Whether a value has the particles of each element of a batch, as lanes kept apart."""
+    sites = [(evaluation[axis.site], axis.form) for axis in val.axes]
+    return any(
+        not set(range(len(site.loops), len(site.lane_sizes))) <= set(form) for site, form in sites
+    )
 
 
 class _Whole(NamedTuple):
@@ -114,8 +123,14 @@ def _compound(vals, kinds, whole, axes, evaluation) -> Deps:
     mixed = join([through(deps_of(val), None) for val in vals])
     if not any(kind.weighted for kind in kinds):
         return mixed
-    made = (None if array is None else Value(array, axes, *mixed) for array in whole)
-    return join([mixed, evaluation.open_compound(*made)])
+    weight, *costs = (None if array is None else Value(array, axes, *mixed) for array in whole)
+    assert weight is not None
+    scope, (baseline, control) = evaluation.scope, costs
+    site = WeightedSite(
+        None, weight, scope.lengths, baseline=baseline, control=control, loops=scope.loops
+    )
+    number = evaluation.ledger.open(site)
+    return join([mixed, Deps(1 << number, {number: scope.own_steps} if scope.loops else {})])
 
 
 def _take_all(bodies, index, operands, keys, evaluation):
@@ -142,7 +157,7 @@ def _while(eqn, vals, keys, evaluation):
     named = first_named(eqn)
     unfinished, (jaxpr, closed), consts, init = while_parts(eqn, [v.array for v in vals])
     kinds = kinds_within(jaxpr, evaluation.allow_biased)
-    everything = [*vals, *evaluation.active]
+    everything = [*vals, *evaluation.scope.active]
     expanded = union_axes(everything) or any(val.worlds for val in everything)
     if expanded or any(kind.particles > 1 for kind in kinds):
         raise UnsupportedControlFlow(

@@ -80,7 +80,7 @@ def apply_equation(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> l
     looked_up = lookup(eqn, vals, evaluation)
     if looked_up is not None:
         return [looked_up]
-    outs = evaluation.bound(eqn, vals)
+    outs = evaluation.bind(eqn, vals)
     known = constants(eqn, vals)
     if known is not None:
         return [outs[0]._replace(known=known)]

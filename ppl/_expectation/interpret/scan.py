@@ -47,7 +47,8 @@ def scan(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> 
     shared = [kind for kind in kinds if kind.shared is not None]
     several = any(kind.particles > 1 and kind.shared is None for kind in kinds)
     unknown = any(kind.constants is None for kind in shared)
-    if id(eqn) in evaluation.written_out or perturbed or unknown or (several and evaluation.loops):
+    scope = evaluation.scope
+    if id(eqn) in scope.written_out or perturbed or unknown or (several and scope.loops):
         return _write_out(eqn, vals, keys, evaluation)
     for kind in shared:
         if coupled_axis(evaluation, kind) is None:

@@ -11,6 +11,7 @@ from ..._jax import equations
 from ..._walk.walker import scan_like
 from ..sites.weighted_site import Scan, WeightedSite
 from ..terms.terms import body_values
+from ..values.expansion import MixedSteps
 from ..values.lanes import deps_of, enter, hand_on, join, leave, new_level, stack
 from ..values.value import (
     BEFORE,
@@ -31,15 +32,15 @@ from ..values.value import (
     widen,
     with_arrays,
 )
-from .evaluation import Evaluation, MixedSteps
+from .evaluation import Evaluation
 
 
 class Steps:
     """A scan's steps, evaluated at once."""
 
     def __init__(self, eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation):
-        levels = [loop.level for loop in evaluation.loops]
-        deps = [deps_of(val) for val in (*vals, *evaluation.active)]
+        levels = [loop.level for loop in evaluation.scope.loops]
+        deps = [deps_of(val) for val in (*vals, *evaluation.scope.active)]
         self.level = max([new_level(deps) - 1, *levels], default=0) + 1
         length, reverse = eqn.params["length"], eqn.params["reverse"]
         self.loop = Scan(eqn, length, reverse, self.level)
@@ -121,7 +122,7 @@ class Steps:
         inner = self.evaluation.nested(self.loop, self.inner.opened)
         args = [*self.consts, *carry, *with_arrays(self.xs, arrays)]
         outs = body_values(inner, self.jaxpr, self.closed, args, feed)
-        opened, inner.opened = inner.opened, [site.shapes() for site in inner.opened]
+        opened, inner.ledger.opened = inner.ledger.opened, [site.shapes() for site in inner.opened]
         self.inner, self.outs = inner, [shape_of(out) for out in outs]
         return outs, opened
 
@@ -243,15 +244,15 @@ class Steps:
 
     def _note(self, opened: Sequence[WeightedSite]) -> None:
         """Opens the sites of the steps, whose first lanes are the steps."""
-        first = self.evaluation.next
-        for site in opened:
-            self.evaluation.open(site)
-        numbers = range(first, self.evaluation.next)
+        ledger = self.evaluation.ledger
+        numbers = range(ledger.next, ledger.next + len(opened))
         carried, made = self.outs[: len(self.init)], self.outs[len(self.init) :]
-        vals = [*(self.evaluation[n].weight for n in numbers), *made]
-        steps = [a.site for val in vals for a in val.axes if a.step != NOW]
-        if any(n in numbers for n in (*steps, *(a.site for val in carried for a in val.axes))):
-            self.evaluation.chains[first] = numbers
+        vals = [*(site.weight for site in opened), *made]
+        meeting = [a.site for val in vals for a in val.axes if a.step != NOW]
+        meeting += [a.site for val in carried for a in val.axes]
+        chained = any(n in numbers for n in meeting)
+        for place, site in enumerate(opened):
+            ledger.open(site._replace(chain=len(opened)) if chained and not place else site)
 
 
 def _leading_steps(val: Value) -> tuple:

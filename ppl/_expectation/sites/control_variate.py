@@ -22,7 +22,7 @@ def control_variate(
     """Notes the baseline with its site; `made` is what is known of what it is computed from."""
     (value,), path, where = vals, eqn.params["path"], eqn.params["where"]
     named = f"ppl.control_variate({render(path)!r}, ...) at {where}"
-    if evaluation.outer is not None:
+    if evaluation.ledger.outer is not None:
         raise InvalidControlVariate(
             f"{named} is inside a loop, a branch or a checkpoint. Return its value from there "
             "(stacked, for a loop) and call ppl.control_variate after it."
@@ -39,7 +39,7 @@ def control_variate(
         _check(value, opened, named)
         if value.sites >> number & 1:
             _check_own_lane(eqn, value, made, number, opened, named)
-        evaluation.opened[number] = opened._replace(given=_fit(value, opened))
+        evaluation.ledger.give(number, _fit(value, opened))
     return []
 
 

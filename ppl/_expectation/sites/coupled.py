@@ -11,8 +11,9 @@ from jax.core import Tracer
 
 from ..._jax.leaves import partition
 from ...errors import UnsuitableEstimator
-from ..interpret.evaluation import Coupled, Evaluation
+from ..interpret.evaluation import Evaluation
 from ..values.value import Axis, Value
+from .ledger import Coupled
 from .measure import Kind
 from .weighted_site import WeightedSite
 
@@ -26,16 +27,14 @@ def open_coupled(
             f"The shared weights of {_name(kind)} depend on other choices. Compute "
             "them (such as the eta of Rebar) from what is not random, or under no site's value."
         )
-    axis = Axis(evaluation.next)
+    scope, ledger = evaluation.scope, evaluation.ledger
+    axis = Axis(ledger.next)
     weight = Value(constants.array, (axis,))
-    evaluation.open(
-        WeightedSite(
-            None, weight, evaluation.lengths, axis=True, normalized=True, loops=evaluation.loops
-        )
+    ledger.open(
+        WeightedSite(None, weight, scope.lengths, axis=True, normalized=True, loops=scope.loops)
     )
     if kind.shared is not None:
-        coupled = Coupled(axis, kind, estimator)
-        evaluation.coupled[kind.shared] = (*evaluation.coupled.get(kind.shared, ()), coupled)
+        ledger.couple(Coupled(axis, kind, estimator))
     return axis
 
 
@@ -46,7 +45,7 @@ def coupled_axis(evaluation: Evaluation, kind: Kind, estimator: Any = None) -> A
     """
     if kind.shared is None:
         return None
-    for other in evaluation.coupled.get(kind.shared, ()):
+    for other in evaluation.ledger.coupled(kind.shared):
         known = kind.constants is not None and other.kind.constants is not None
         _check_same(kind, other.kind, known)
         if known or (estimator is not None and _same(estimator, other.estimator)):

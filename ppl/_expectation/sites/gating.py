@@ -15,7 +15,7 @@ from ..values.value import Value
 def gate(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> list[Value]:
     """A `gated` equation."""
     kept = not isinstance(vals[0].array, Tracer) or _too_large(*vals)
-    return [vals[0]] if kept else evaluation.bound(eqn, vals)
+    return [vals[0]] if kept else evaluation.bind(eqn, vals)
 
 
 def gated(vals: Sequence[Value], flag: Value, evaluation: Evaluation) -> list[Value]:

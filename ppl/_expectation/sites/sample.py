@@ -10,8 +10,9 @@ from ..._ir.site import read_call
 from ..._jax import equations
 from ..._jax.run import run
 from ...errors import UnsuitableEstimator
-from ..interpret.evaluation import Evaluation, MixedSteps, conform, mixed_dims
+from ..interpret.evaluation import Evaluation
 from ..values.dimensions import Along
+from ..values.expansion import MixedSteps, conform, mixed_dims
 from ..values.lanes import Deps, deps_of, join, move
 from ..values.value import (
     Axis,
@@ -33,7 +34,7 @@ from .weighted_site import WeightedSite
 
 def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
     """The value of a site; its weights are noted in the evaluation."""
-    site, flags, found = eqn.params["site"], evaluation.active, []
+    site, flags, found = eqn.params["site"], evaluation.scope.active, []
 
     def measured(*arrays):
         call, active = read_call(site, arrays[: len(vals)]), arrays[len(vals) :]
@@ -100,29 +101,29 @@ class _Opening:
 
         In a loop it may depend on the site's earlier steps already.
         """
-        lanes, loops = event_shape(weight)[1 if perturbed else 0 :], self.evaluation.loops
+        lanes, scope = event_shape(weight)[1 if perturbed else 0 :], self.evaluation.scope
         baseline, control, chances = self.costs
         if baseline is not None:
             baseline = note(baseline, weight, self.evaluation)
         opened = WeightedSite(
             self.site,
             weight,
-            (*self.evaluation.lengths, *lanes),
+            (*scope.lengths, *lanes),
             axis,
             normalized,
             perturbed,
             baseline,
             control=control,
             chances=chances,
-            loops=loops,
+            loops=scope.loops,
         )
-        number = self.evaluation.open(opened)
-        relation = (*self.evaluation.own_steps, *(Along(d) for d in range(len(lanes))))
+        number = self.evaluation.ledger.open(opened)
+        relation = (*scope.own_steps, *(Along(d) for d in range(len(lanes))))
         own = Deps(1 << number, {number: relation} if relation else {})
         deps = join([deps_of(value), own])
         lost = None in deps.relations.get(number, relation and (None,))
         if lost and any(axis.site == number for axis in value.axes):
-            raise MixedSteps(loops[-1].eqn)
+            raise MixedSteps(scope.loops[-1].eqn)
         return value._replace(sites=deps.sites, relations=deps.relations)
 
     def one(self, value: Value, weight: Value) -> Value:
@@ -131,7 +132,7 @@ class _Opening:
 
     def axis(self, value: Value, weight: Value) -> Value:
         """Several particles, whose number multiplies with that of others: a named axis."""
-        axis = Axis(self.evaluation.next)
+        axis = Axis(self.evaluation.ledger.next)
         value, weight = _name(value, axis), _name(weight, axis)
         value = self._open(value, weight, axis=True, normalized=self.kind.normalized)
         constants = self.kind.values
@@ -139,7 +140,7 @@ class _Opening:
 
     def worlds(self, value: Value, weight: Value) -> Value:
         """A particle and its perturbations: new worlds, in which those of other sites are not."""
-        own = Segment(self.evaluation.next, (), self.kind.particles - 1)
+        own = Segment(self.evaluation.ledger.next, (), self.kind.particles - 1)
         array = jnp.moveaxis(value.array, len(value.axes), 0)[1:]
         worlds = Worlds(array, value.axes, (own,))
         base = _first(value)
@@ -227,7 +228,7 @@ def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) ->
             return run(jaxpr, [Value(c) for c in consts], inputs, step)
         if equations.kind(eqn) == "gated":
             return gate(eqn, inputs, evaluation)
-        return evaluation.bound(eqn, inputs)
+        return evaluation.bind(eqn, inputs)
 
     outs = iter(run(closed.jaxpr, [Value(c) for c in closed.consts], random, step))
     leaves = jax.tree.leaves(shape, is_leaf=lambda x: x is None)

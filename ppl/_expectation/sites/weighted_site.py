@@ -28,6 +28,7 @@ class WeightedSite(NamedTuple):
     the estimator's own; `chances`: the probabilities of the particles, where these are a whole
     support. `loops` are those around, one for each of the first lane dimensions. `later`: in a
     loop, the weight at every step but the first, of one step, where it is the same at all of them.
+    `chain`: with how many sites, from this one on, it is summed out by recursion over their loop.
     """
 
     site: Site | None
@@ -42,6 +43,7 @@ class WeightedSite(NamedTuple):
     chances: Value | None = None
     loops: tuple[Scan, ...] = ()
     later: Value | None = None
+    chain: int = 0
 
     @property
     def vals(self) -> tuple[Value | None, ...]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import equations
-from ..interpret.evaluation import Evaluation, mixed_dims
 from .dimensions import dimension_maps, is_elementwise
+from .expansion import Sites, mixed_dims
 from .lanes import deps_of, transfer
 from .value import Axis, Known, Value, lift, place, with_sorted_axes
 
@@ -59,7 +59,7 @@ def _constant(atom: Any, val: Value) -> Any:
     return jnp.asarray(val.array, atom.aval.dtype) if literal else None
 
 
-def lookup(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> Value | None:
+def lookup(eqn: Any, vals: Sequence[Value], sites: Sites) -> Value | None:
     """A table indexed by all the particles of one axis in turn: the table; else None."""
     rule = _LOOKUPS.get(equations.kind(eqn))
     found = rule and rule(eqn, vals)
@@ -68,7 +68,7 @@ def lookup(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> Value | N
     dim, axis = found
     table, out = vals[0], eqn.outvars[0].aval.shape
     (deps,) = transfer(eqn, [deps_of(val) for val in vals])
-    mixed = mixed_dims(evaluation, vals, [deps])
+    mixed = mixed_dims(sites, vals, [deps])
     whole = all(mixed.get(a.site, set()) <= set(a.form) for a in (*table.axes, axis))
     if not whole or any(val.worlds for val in vals) or axis in table.axes:
         return None

@@ -1,12 +1,80 @@
 """From particles of each lane to joint states of lanes that are mixed."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
+from .lanes import Deps
+from .limits import check_expansion
 from .value import Segment, Value, Worlds, axis_sizes, broadcast, segment, spread_worlds, union_axes
+
+
+class Sites(Protocol):
+    """Where weighted sites are looked up by number: an evaluation."""
+
+    def __getitem__(self, number: int) -> Any: ...
+
+    def place(self, eqn: Any) -> str:
+        """Where an equation is, for messages."""
+        ...
+
+
+class MixedSteps(Exception):
+    """Particles of different steps of a loop meet: the loop has to be written out."""
+
+    def __init__(self, eqn: Any):
+        self.eqn = eqn
+
+
+def mixed_dims(sites: Sites, vals: Sequence[Value], deps: Sequence[Deps]) -> dict[int, set[int]]:
+    """The lane dimensions of multi-particle sites that are expanded, or become mixed now."""
+    mixed: dict[int, set[int]] = {}
+    for val in vals:
+        forms = {(axis.site, axis.form, axis.step) for axis in val.axes}
+        if val.worlds:
+            forms |= {(s.site, s.form, 0) for s in val.worlds.segments}
+        for number, form, step in forms:
+            found = mixed.setdefault(number, set())
+            found |= set(form)
+            lanes = sites[number].lane_sizes
+            for dep in deps if step < 1 else ():
+                relation = dep.relations.get(number, (None,) * len(lanes))
+                found |= {d for d, entry in enumerate(relation) if entry is None}
+    return mixed
+
+
+def conform(
+    sites: Sites, vals: Sequence[Value], mixed: dict[int, set[int]], eqn: Any = None
+) -> list[Value]:
+    """The values, with the particles of sites expanded over their mixed lane dimensions."""
+    outs = []
+    for val in vals:
+        for number, dims in mixed.items():
+            val = _expand(sites, val, number, dims, eqn)
+        outs.append(val)
+    return outs
+
+
+def _expand(sites: Sites, val: Value, number: int, dims: set[int], eqn: Any) -> Value:
+    site = sites[number]
+    forms = {axis.form for axis in val.axes if axis.site == number}
+    if val.worlds:
+        forms |= {axis.form for axis in val.worlds.axes if axis.site == number}
+        forms |= {s.form for s in val.worlds.segments if s.site == number}
+    if all(dims <= set(form) for form in forms):
+        return val
+    if any(axis.site == number and axis.step for axis in val.axes):
+        raise MixedSteps(site.loops[0].eqn)
+    if min(dims) < len(site.loops):
+        raise MixedSteps(site.loops[min(dims)].eqn)
+    if not site.perturbed:
+        axis = next(a for a in site.weight.axes if a.site == number and a.step == 0)
+        particles = jnp.shape(site.weight.array)[site.weight.axes.index(axis)]
+        check_expansion(site, particles, dims, eqn, sites.place)
+    return expand(val, number, dims, site)
 
 
 def expand(val: Value, number: int, dims: set[int], site: Any) -> Value:
@@ -35,7 +103,7 @@ def _joint(array, axes, leading, number, dims, where, sizes):
     form = tuple(sorted({*dims, *old.form}))
     new = [d for d in form if d not in old.form]
     at = leading + axes.index(old)
-    source = joint_states(array.shape[at], old.form, form, sizes)
+    source = states_of_lanes(array.shape[at], old.form, form, sizes)
     places = [leading + len(axes) + where[d] for d in new]
     front = jnp.moveaxis(array, [at, *places], range(1 + len(new)))
     lanes = front.shape[1 : 1 + len(new)]
@@ -46,7 +114,7 @@ def _joint(array, axes, leading, number, dims, where, sizes):
     return out, tuple(a._replace(form=form) if a == old else a for a in axes)
 
 
-def joint_states(states: int, old: tuple, form: tuple, sizes: tuple) -> np.ndarray:
+def states_of_lanes(states: int, old: tuple, form: tuple, sizes: tuple) -> np.ndarray:
     """For each joint state over `form` and each lane of its new dimensions: the state over `old`.
 
     States number the particles of the lanes of a form as digits, in the lanes' row-major order.

@@ -1,0 +1,77 @@
+"""The ledger of an evaluation: the weighted sites opened so far, by number."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from ..values.value import Axis
+from .weighted_site import WeightedSite
+
+
+class Coupled(NamedTuple):
+    """Sites that share their particles: the axis, and the kind and estimator of the first."""
+
+    axis: Axis
+    kind: Any
+    estimator: Any
+
+
+class Ledger:
+    """The weighted sites, numbered in the order in which they are opened.
+
+    A body that is traced apart (of a loop, a branch, a checkpoint) has a ledger of its own, as the
+    values that it notes do not outlive the trace. What it shares with the one around is this:
+
+    - Numbers go on where the `outer` ledger ends, `first`, and sites before that are read in it. So
+      the sites of the body keep their numbers when the rule of its equation, which gets them
+      as outputs of the trace, opens them outside.
+    - In a loop, what is carried may depend on sites of the body that have not been opened in this
+      trace: they are `expected`, with shapes for arrays, and so are those of the loops around.
+    - `coupled`, the sites that share their particles by name, are copied: names that are first met
+      in the body are known there alone.
+
+    It is the one thing in an evaluation that changes: by `open`, `couple` and `give`.
+    """
+
+    def __init__(self, outer: Optional["Ledger"] = None, expected: Sequence[WeightedSite] = ()):
+        self.outer, self.first = outer, outer.next if outer else 0
+        self.opened: list[WeightedSite] = []
+        later = outer.expected[len(outer.opened) :] if outer else ()
+        self.expected: Sequence[WeightedSite] = (*expected, *later[len(expected) :])
+        self._coupled: dict[Hashable, tuple[Coupled, ...]] = dict(outer._coupled) if outer else {}
+
+    @property
+    def next(self) -> int:
+        """The number of the next site to be opened."""
+        return self.first + len(self.opened)
+
+    def __getitem__(self, number: int) -> WeightedSite:
+        if number < self.first:
+            assert self.outer is not None
+            return self.outer[number]
+        place = number - self.first
+        return self.opened[place] if place < len(self.opened) else self.expected[place]
+
+    @property
+    def chains(self) -> Mapping[int, range]:
+        """The sites of each loop whose steps are summed out by recursion, by the first one."""
+        numbered = enumerate(self.opened, self.first)
+        return {n: range(n, n + site.chain) for n, site in numbered if site.chain}
+
+    def open(self, site: WeightedSite) -> int:
+        """Adds a weighted site; returns its number."""
+        self.opened.append(site)
+        return self.next - 1
+
+    def give(self, number: int, value: Any) -> None:
+        """Notes the control variate of a site of this ledger."""
+        place = number - self.first
+        self.opened[place] = self.opened[place]._replace(given=value)
+
+    def couple(self, coupled: Coupled) -> None:
+        """Adds sites that share their particles, by the name of their kind."""
+        name = coupled.kind.shared
+        self._coupled[name] = (*self.coupled(name), coupled)
+
+    def coupled(self, name: Hashable) -> tuple[Coupled, ...]:
+        """The sites that share their particles by a name."""
+        return self._coupled.get(name, ())
