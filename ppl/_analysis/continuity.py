@@ -12,6 +12,7 @@ from .._ir.estimator import drawn_at
 from .._ir.site import Site
 from .._ir.stage import Staged
 from .._jax import equations, source
+from .._jax.control_flow import Branches, departs, form
 from ..errors import DiscontinuousObjective
 from .dataflow import flow, merged
 
@@ -105,11 +106,9 @@ class _Jumps:
         calls = {e.params.get("name") for e in within if source.is_call_of_jax(e)}
         if calls & _CONTINUOUS:
             return [_smooth(reads)] * len(eqn.outvars)
-        if kind == "cond":
-            self._note(_jumping(ins[0]), eqn, line)
-        if kind == "while" and source.written_by_user(eqn):
-            self._note(_jumping(ins[-1]), eqn, line)
-        if kind in ("cond", "while", "stop_gradient"):
+        if departs(eqn):
+            self._note_decided(eqn, ins, line)
+        if departs(eqn) or kind == "stop_gradient":
             return [frozenset()] * len(eqn.outvars)
         if kind == "sign" and source.written_by_user(line) and MOVES in reads:
             self.signs.update(dict.fromkeys(_sites(_smooth(reads)), (eqn, line)))
@@ -123,6 +122,13 @@ class _Jumps:
             step = kind == "select_n" and "heaviside" in calls  # one of its cases is for NaN
             self._note(_jumping(ins[0]) if step else _jumps_at(eqn, kind, ins), eqn, line)
         return [_out(kind, _inexact(out), reads) for out in eqn.outvars]
+
+    def _note_decided(self, eqn, ins, line) -> None:
+        """Notes the sites that a branch is chosen by, or by which a loop of the user's ends."""
+        if isinstance(form(eqn), Branches):
+            self._note(_jumping(ins[0]), eqn, line)
+        elif source.written_by_user(eqn):
+            self._note(_jumping(ins[-1]), eqn, line)
 
     def _drawn(self, eqn, reads) -> frozenset:
         drawn = drawn_at(eqn)

@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .._jax import equations
+from .._jax.control_flow import Branches, CallLike, CustomRule, Loop, While, form
 
 Facts = frozenset
 Transfer = Callable[[Any, list[Facts], tuple, Facts], list[Facts]]
 """`(eqn, facts of its operands, enclosing equations, facts of enclosing branches) -> facts out`."""
-
-_ENTERED = {"jit", "checkpoint"}
-_CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
 
 
 def merged(facts: Sequence[Facts]) -> Facts:
@@ -55,28 +53,31 @@ def readers(
 
 
 def _facts(eqn, ins, transfer, within, control) -> list[Facts]:
-    kind, inner = equations.kind(eqn), (*within, eqn)
-    if kind in _ENTERED or (kind in _CUSTOM and equations.has_sites(eqn)):
-        return flow(equations.bodies(eqn)[0], ins, transfer, inner, control)
-    if kind == "scan":
-        consts, carry, _ = map(len, equations.scan_split(eqn, ins))
-        carried = slice(consts, consts + carry)
-        return _loop(equations.bodies(eqn)[0], ins, carried, transfer, inner, control)
-    if kind == "while":
-        predicate, body = equations.bodies(eqn)
-        first, count = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    found, inner = form(eqn), (*within, eqn)
+    if isinstance(found, CallLike) and _is_entered(found):
+        return flow(found.body.jaxpr, ins, transfer, inner, control)
+    if isinstance(found, Loop):
+        carried = slice(found.num_consts, found.num_consts + found.num_carry)
+        return _loop(found.body.jaxpr, ins, carried, transfer, inner, control)
+    if isinstance(found, While):
+        predicate, body = found.predicate.jaxpr, found.body.jaxpr
+        first, count = found.predicate_consts, found.body_consts
         consts, rest = ins[:first], ins[first:]
         outs = _loop(body, rest, slice(count, len(rest)), transfer, inner, control)
         carry = [a | b for a, b in zip(rest[count:], outs, strict=True)]
         going = flow(predicate, [*consts, *carry], transfer, inner, control)
         index = transfer(eqn, [*ins, *going], within, control)
         return [a | b for a, b in zip(outs, index, strict=True)]
-    if kind == "cond":
+    if isinstance(found, Branches):
         chosen = transfer(eqn, ins, within, control)
         control = control | ins[0]
-        branches = [flow(body, ins[1:], transfer, inner, control) for body in equations.bodies(eqn)]
+        branches = [flow(b.jaxpr, ins[1:], transfer, inner, control) for b in found.bodies]
         return [merged([a, *column]) for a, *column in zip(chosen, *branches, strict=True)]
     return transfer(eqn, ins, within, control)
+
+
+def _is_entered(call: CallLike) -> bool:
+    return not isinstance(call, CustomRule) or equations.has_sites(call.eqn)
 
 
 def _loop(body, ins, carried, transfer, within, control) -> list[Facts]:

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 from .._ir.address import Path
 from .._ir.site import Site, read_call
 from .._jax import equations
+from .._jax.control_flow import Branches, CallLike, form
 from .dataflow import flow, merged
 
 
 class Node(NamedTuple):
     """A site, what it draws from, the loops and lanes around it, and the sites it reads.
 
-    `weighted`: its density is scaled or masked.
+    `weighted`: its density is scaled or masked; `branched`: a `cond` is around it.
     """
 
     site: Site
@@ -20,6 +21,7 @@ class Node(NamedTuple):
     around: tuple[str, ...]
     parents: tuple[Path, ...]
     weighted: bool = False
+    branched: bool = False
 
 
 def nodes(jaxpr: Any) -> list[Node]:
@@ -53,17 +55,14 @@ def _nodes(eqn: Any, within: tuple) -> list[Node]:
             distribution = type(operands.distribution).__name__
             weighted = bool(operands.scales or operands.masks)
             estimator = "" if operands.estimator is None else type(operands.estimator).__name__
-    loops = list(filter(None, map(_named, within)))
+    around = [found for found in map(form, within) if found and not isinstance(found, CallLike)]
+    labels = [outer.label for outer in around]
+    branched = any(isinstance(outer, Branches) for outer in around)
     return [
-        Node(site, distribution, estimator, (*loops, *_vmaps(site)), (), weighted)
+        Node(site, distribution, estimator, (*labels, *_vmaps(site)), (), weighted, branched)
         for site in _sites(eqn)
     ]
 
 
 def _vmaps(site: Site) -> tuple[str, ...]:
     return tuple(f"vmap {axis.size}" for axis in site.vmaps)
-
-
-def _named(eqn: Any) -> str:
-    kind = equations.kind(eqn)
-    return {"scan": f"scan {eqn.params.get('length')}", "cond": kind, "while": kind}.get(kind, "")

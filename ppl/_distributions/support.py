@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from .._analysis.dataflow import flow, merged
 from .._analysis.sampler import is_point
 from .._jax import equations
+from .._jax.control_flow import CallLike, form
 from .._jax.leaves import merge, partition
 from .._jax.run import run
 from .law import is_a, is_discrete, stated, traced
@@ -207,9 +208,9 @@ def image(transform: Any, edge: Any) -> Any:
 def _folded(eqn: Any, operands: list[Any]) -> list[Any]:
     """An equation, evaluated now where it can be: 0 · x is 0, and 0 and 1 are their own powers."""
     kind, known = equations.kind(eqn), [not isinstance(x, Tracer) for x in operands]
-    if kind in ("jit", "custom_jvp_call"):
-        jaxpr, consts = equations.body_of(eqn)
-        return run(jaxpr, consts, operands, _folded)
+    found = form(eqn)
+    if isinstance(found, CallLike):
+        return run(*found.body, operands, _folded)
     zero = any(k and np.all(np.asarray(x) == 0) for k, x in zip(known, operands, strict=True))
     if kind == "mul" and zero:
         return [np.zeros(eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype)]

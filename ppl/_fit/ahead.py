@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .._jax import equations
+from .._jax.control_flow import Call, departs, form
 
 BLOCK = 256  # steps to draw for at once, at most
 BUDGET = 2**18  # bytes that those draws may take
@@ -62,7 +63,7 @@ def _part(jaxpr: Any) -> tuple[list, list]:
     for eqn in jaxpr.eqns:
         read = {atom for atom in eqn.invars if not equations.is_literal(atom)}
         known = read <= noise | set(jaxpr.constvars) and bool(read & noise)
-        if known and not eqn.effects and equations.kind(eqn) not in ("scan", "while", "cond"):
+        if known and not eqn.effects and not departs(eqn):
             noise.update(eqn.outvars)
             early.append(eqn)
         else:
@@ -85,6 +86,7 @@ def _evaluate(eqns: Sequence[Any], env: dict, outs: Sequence[Any]) -> list:
 
 def _bytes(eqn: Any) -> int:
     """The size of what an equation computes, bodies of calls included."""
-    if equations.kind(eqn) == "jit":
-        return sum(map(_bytes, equations.body_of(eqn)[0].eqns))
+    found = form(eqn)
+    if isinstance(found, Call):
+        return sum(map(_bytes, found.body.jaxpr.eqns))
     return sum(var.aval.size * var.aval.dtype.itemsize for var in eqn.outvars)

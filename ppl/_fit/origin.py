@@ -8,6 +8,7 @@ import numpy as np
 
 from .._ir.site import SITE_LABEL
 from .._jax import equations, source
+from .._jax.control_flow import Call, bodies, form
 from .._jax.run import run
 
 _MOVES = {
@@ -44,9 +45,10 @@ def origin(closed: Any, args: Sequence[Any]) -> str:
 
 def _step(eqn: Any, operands: Sequence[Any]) -> list[Tracked]:
     tracked = [x if isinstance(x, Tracked) else Tracked(x) for x in operands]
-    if equations.kind(eqn) == "jit":
-        jaxpr, consts = equations.body_of(eqn)
-        return run(jaxpr, [Tracked(const) for const in consts], tracked, _step)
+    found = form(eqn)
+    if isinstance(found, Call):
+        consts = map(Tracked, found.body.consts)
+        return run(found.body.jaxpr, list(consts), tracked, _step)
     given = [x for x in tracked if _holds_nan(x.value)]
     known = [x.cause for x in given if x.cause]
     made = None if equations.kind(eqn) in _MOVES else Cause(eqn, given[0].value if given else None)
@@ -82,6 +84,6 @@ def _sites(eqn: Any) -> Iterator[tuple[str, str]]:
     if found:
         yield found[-1]
         return
-    for body in equations.bodies(eqn):
+    for body in bodies(eqn):
         for inner in body.eqns:
             yield from _sites(inner)

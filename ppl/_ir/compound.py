@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from .._distributions.cut import gated
 from .._distributions.integers import of_elements, representable
 from .._jax import equations, primitives
+from .._jax.control_flow import bodies
 from .._jax.run import run
 from ..errors import FactorShapeError, PartialObservation, ProgramError
 from .address import Path, render
@@ -218,7 +219,7 @@ def compounds(jaxpr: Any) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
         if not equations.has_sites(eqn):
             continue
-        inside = equations.bodies(eqn)
+        inside = bodies(eqn)
         if equations.kind(eqn) == "compound":
             yield eqn
             inside = eqn.params["bodies"]

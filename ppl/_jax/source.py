@@ -7,7 +7,7 @@ from typing import Any
 
 from jax._src import source_info_util
 
-from .equations import body_of, kind
+from .control_flow import Call, form
 
 
 def scopes(eqn: Any) -> str:
@@ -38,7 +38,8 @@ def placed(eqn: Any, within: Sequence[Any]) -> Any:
 
 def is_call_of_jax(eqn: Any) -> bool:
     """Whether an equation calls a function of JAX's own."""
-    info = getattr(body_of(eqn)[0], "debug_info", None) if kind(eqn) == "jit" else None
+    found = form(eqn)
+    info = getattr(found.body.jaxpr, "debug_info", None) if isinstance(found, Call) else None
     return _PARTS[0] in (getattr(info, "func_src_info", None) or "")
 
 

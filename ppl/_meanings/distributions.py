@@ -95,4 +95,4 @@ def _parts(call: Call) -> _Parts:
 
 def _in_branches(jaxpr: Any) -> set[Path]:
     found = nodes(jaxpr)
-    return {node.site.path for node in found if "cond" in node.around or node.site.branch}
+    return {node.site.path for node in found if node.branched or node.site.branch}

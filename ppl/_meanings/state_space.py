@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from .._ir.stage import P, stage
 from .._jax import equations
+from .._jax.control_flow import Call, Loop, form
 from .._jax.run import run
 from .._walk.walker import placed_sites
 from ..errors import UnsupportedControlFlow
@@ -44,36 +45,34 @@ def state_space(program: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) ->
     """
     staged = stage(program, *args, **kwargs)
     calls, loop = _located(staged.jaxpr, staged.name)
-    body, closed = equations.body_of(loop)
-    num_consts = len(equations.scan_split(loop, loop.invars)[0])
 
     def start():
         operands: Sequence[Any] = ()
         jaxpr, consts = staged.jaxpr, staged.consts
-        for eqn in calls:
-            operands = _operands(jaxpr, consts, operands, eqn)
-            jaxpr, consts = equations.body_of(eqn)
-        fixed, init, inputs = equations.scan_split(loop, _operands(jaxpr, consts, operands, loop))
+        for call in calls:
+            operands = _operands(jaxpr, consts, operands, call.eqn)
+            jaxpr, consts = call.body
+        fixed, init, inputs = loop.split(_operands(jaxpr, consts, operands, loop.eqn))
         return [*fixed, *init], inputs
 
     def step(state, inputs):
-        outs = run(body, closed, [*state, *inputs])
-        return [*state[:num_consts], *outs[: len(state) - num_consts]]
+        outs = run(*loop.body, [*state, *inputs])
+        return [*state[: loop.num_consts], *loop.split_outputs(outs)[0]]
 
-    return StateSpace(start, step, loop.params["length"])
+    return StateSpace(start, step, loop.length)
 
 
-def _located(jaxpr: Any, name: str) -> tuple[list, Any]:
+def _located(jaxpr: Any, name: str) -> tuple[list[Call], Loop]:
     """The loop that holds the last sites, and the calls that it stands in."""
     calls = []
     while True:
         sited = [eqn for eqn in jaxpr.eqns if equations.has_sites(eqn)]
-        kind = equations.kind(sited[-1]) if sited else ""
-        if kind == "jit":
-            calls.append(sited[-1])
-            jaxpr = equations.body_of(sited[-1])[0]
-        elif kind == "scan" and _first_axis(sited[-1]) and not sited[-1].params["reverse"]:
-            return calls, sited[-1]
+        found = form(sited[-1]) if sited else None
+        if isinstance(found, Call):
+            calls.append(found)
+            jaxpr = found.body.jaxpr
+        elif isinstance(found, Loop) and _first_axis(found.eqn) and not found.reverse:
+            return calls, found
         else:
             raise UnsupportedControlFlow(
                 f"Program {name!r} is no state-space model: its last sites do not stand in a "

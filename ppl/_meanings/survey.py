@@ -10,6 +10,7 @@ from .._ir.address import Path
 from .._ir.site import Site, read_call
 from .._ir.stage import stage
 from .._jax import equations
+from .._jax.control_flow import Branches, bodies, form
 
 
 class Seen(NamedTuple):
@@ -59,8 +60,9 @@ def _looked(
         elif kind == "compound":
             yield from _looked(eqn.params["bodies"][0], look, certain, wanted)
         elif kind != "sample":
-            for body in equations.bodies(eqn):
-                yield from _looked(body, look, certain and kind != "cond", wanted)
+            always = certain and not isinstance(form(eqn), Branches)
+            for body in bodies(eqn):
+                yield from _looked(body, look, always, wanted)
         elif wanted is None or eqn.params["site"].path in wanted:
             yield _seen(eqn, certain, look)
 

@@ -14,10 +14,10 @@ from jax import lax
 
 from .._distributions.cut import gated
 from .._ir.site import Call, Loop, Site
-from .._jax import batching, equations
+from .._jax import batching, control_flow
 from .feed import Depth, Nothing, Placed
 from .record import Record
-from .walker import RULES, Meaning, everywhere, placed_sites, walk, while_parts
+from .walker import Meaning, everywhere, placed_sites, walk, walk_scan, while_parts
 
 _conds = itertools.count()
 
@@ -39,18 +39,18 @@ def _is_noted(placed: Placed) -> bool:
     return _loops(placed.site) >= placed.depth
 
 
-def _rewrite_scan(eqn, dims):
-    if all(map(_is_noted, placed_sites(eqn))):
+def _rewrite_scan(loop: control_flow.Loop, dims):
+    if all(map(_is_noted, placed_sites(loop.eqn))):
         return None
-    return lambda *operands: RULES["scan"](eqn, operands, _note_loops, Depth(0))[0]
+    return lambda *operands: walk_scan(loop, operands, _note_loops, Depth(0))[0]
 
 
-def _rewrite_while(eqn, dims):
-    if all(map(_is_noted, placed_sites(eqn))):
+def _rewrite_while(loop: control_flow.While, dims):
+    if all(map(_is_noted, placed_sites(loop.eqn))):
         return None
 
     def replacement(*operands):
-        unfinished, (jaxpr, closed), consts, init = while_parts(eqn, operands)
+        unfinished, consts, init = while_parts(loop, operands)
 
         def advance(carry):
             going = unfinished(carry)
@@ -60,22 +60,21 @@ def _rewrite_while(eqn, dims):
             def note(call, feed):
                 return flagged(call.with_sites(lambda site: _noted(site, feed.loops)), feed)
 
-            return walk(jaxpr, closed, [*consts, *carry], note, Depth(1))[0]
+            return walk(*loop.body, [*consts, *carry], note, Depth(1))[0]
 
         return lax.while_loop(unfinished, advance, init)
 
     return replacement
 
 
-def _rewrite_cond(eqn, dims):
+def _rewrite_cond(form: control_flow.Branches, dims):
     if dims[0] is None:
         return None
-    bodies = [equations.opened(branch) for branch in eqn.params["branches"]]
 
     def replacement(index, *operands):
         cond = next(_conds)
         outs = []
-        for i, body in enumerate(bodies):
+        for i, body in enumerate(form.bodies):
             flag = index == i
             entered = gated(operands, [flag])
             plain = {id(new): old for new, old in zip(entered, operands, strict=True)}
@@ -105,6 +104,6 @@ def _reached(flag: Any, branch: tuple[int, int], plain: dict[int, Any]) -> Meani
     return everywhere(marked)
 
 
-batching.rewrite_under_vmap("scan", _rewrite_scan)
-batching.rewrite_under_vmap("while", _rewrite_while)
-batching.rewrite_under_vmap("cond", _rewrite_cond)
+batching.rewrite_under_vmap(control_flow.Loop, _rewrite_scan)
+batching.rewrite_under_vmap(control_flow.While, _rewrite_while)
+batching.rewrite_under_vmap(control_flow.Branches, _rewrite_cond)

@@ -4,6 +4,7 @@
 at a call, a loop, a branch.
 """
 
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,19 @@ from .._ir.fresh_key import keys_of
 from .._ir.site import read_call
 from .._ir.stage import P, Staged, T, stage, standing_for
 from .._jax import equations, primitives, source
+from .._jax.control_flow import (
+    Branches,
+    Call,
+    CallLike,
+    Checkpoint,
+    CustomRule,
+    Form,
+    Loop,
+    While,
+    bodies,
+    form,
+    rule_of,
+)
 from .._jax.run import run
 from ..errors import CustomRuleIgnored, UnsupportedControlFlow
 from .feed import Feed, Keys, Nothing, Placed, Prefix
@@ -40,7 +54,7 @@ def walk(
     def step(eqn, operands):
         if not equations.has_sites(eqn):
             return equations.bind(eqn, operands)
-        outs, record = _rule(eqn, RULES)(eqn, operands, meaning, next(feeds))
+        outs, record = _rule(eqn)(operands, meaning, next(feeds))
         records.append(record)
         return outs
 
@@ -90,11 +104,10 @@ def expanded(staged: Staged) -> Staged:
     return Staged(again.jaxpr, again.consts, staged.rebuild, staged.name)
 
 
-def _rule(eqn: Any, rules: Mapping[str, Callable]) -> Callable:
-    rule = rules.get(equations.kind(eqn))
+def _rule(eqn: Any) -> Callable:
+    rule = rule_of(eqn, RULES)
     if rule is None:
-        placed = next(placed_sites(eqn), None)
-        raise unsupported(eqn, placed)
+        raise unsupported(eqn, next(placed_sites(eqn), None))
     return rule
 
 
@@ -108,7 +121,7 @@ def unsupported(eqn: Any, placed: Placed | None) -> UnsupportedControlFlow:
     """The error for a site under a primitive that no rule enters."""
     named = f"Site {placed.site.address!r} at {placed.site.where}" if placed else "A fresh key"
     line = source.source_line(eqn)
-    if equations.kind(eqn) == "while":
+    if isinstance(form(eqn), While):
         return UnsupportedControlFlow(
             f"{named} is in the predicate of a while_loop ({line}), which cannot contain sites. "
             "Draw it in the body, before and in the loop, and carry what the predicate reads: "
@@ -142,20 +155,19 @@ def _fresh_key(eqn, operands, meaning, feed):
     return equations.bind(eqn, operands), Record()
 
 
-def _call(eqn, operands, meaning, feed):
-    jaxpr, consts = equations.body_of(eqn)
-    return walk(jaxpr, consts, operands, meaning, feed)
+def _call(call: CallLike, operands, meaning, feed):
+    return walk(*call.body, operands, meaning, feed)
 
 
-def _custom(eqn, operands, meaning, feed):
-    warn_custom_rule(eqn)
-    return _call(eqn, operands, meaning, feed)
+def _custom(call: CustomRule, operands, meaning, feed):
+    warn_custom_rule(call)
+    return _call(call, operands, meaning, feed)
 
 
-def warn_custom_rule(eqn: Any) -> None:
+def warn_custom_rule(call: CustomRule) -> None:
     """Says that a custom derivative rule around a site is not used."""
     warnings.warn(
-        f"{first_named(eqn)} is inside a {equations.kind(eqn)} "
+        f"{first_named(call.eqn)} is inside a {call.label} "
         "function: the function's own derivative is used, not its custom rule. "
         "Move the sample out of the function to keep the rule.",
         CustomRuleIgnored,
@@ -163,48 +175,37 @@ def warn_custom_rule(eqn: Any) -> None:
     )
 
 
-def _checkpoint(eqn, operands, meaning, feed):
-    jaxpr, consts = equations.body_of(eqn)
-
+def _checkpoint(call: Checkpoint, operands, meaning, feed):
     def body(feed, *operands):
-        return walk(jaxpr, consts, operands, meaning, feed)
+        return walk(*call.body, operands, meaning, feed)
 
-    return checkpointed(eqn, body)(feed, *operands)
-
-
-def checkpointed(eqn: Any, body: Callable) -> Callable:
-    """`jax.checkpoint` with the options of a `checkpoint` equation."""
-    names = ("prevent_cse", "policy")
-    return jax.checkpoint(body, **{k: eqn.params[k] for k in names if k in eqn.params})
+    return call.wrap(body)(feed, *operands)
 
 
-def _scan(eqn, operands, meaning, feed):
-    jaxpr, closed = equations.body_of(eqn)
-    consts, init, xs = equations.scan_split(eqn, operands)
-    places, length = list(placed_sites(jaxpr)), eqn.params["length"]
+def walk_scan(
+    loop: Loop, operands: Sequence[Any], meaning: Meaning, feed: Feed
+) -> tuple[list[Any], Record]:
+    """A `scan` again, its body walked."""
+    consts, init, xs = loop.split(operands)
+    places = list(placed_sites(loop.body.jaxpr))
 
     def body(carry, x):
         x, feed = x
-        outs, record = walk(jaxpr, closed, [*consts, *carry, *x], meaning, feed)
-        return outs[: len(init)], (outs[len(init) :], record)
+        outs, record = walk(*loop.body, [*consts, *carry, *x], meaning, feed)
+        carry, ys = loop.split_outputs(outs)
+        return carry, (ys, record)
 
-    carry, (ys, record) = scan_like(eqn, body, init, (xs, feed.steps(places, length)))
+    carry, (ys, record) = loop.scan(body, init, (xs, feed.steps(places, loop.length)))
     return [*carry, *ys], record.stacked(places)
 
 
-def scan_like(eqn: Any, body: Callable, init: Any, xs: Any) -> tuple[Any, Any]:
-    """`lax.scan` with the options of a `scan` equation."""
-    options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
-    return lax.scan(body, init, xs, **options)
-
-
-def _while(eqn, operands, meaning, feed):
-    unfinished, (jaxpr, closed), consts, init = while_parts(eqn, operands)
-    places = list(placed_sites(eqn))
+def _while(loop: While, operands, meaning, feed):
+    unfinished, consts, init = while_parts(loop, operands)
+    places = list(placed_sites(loop.eqn))
 
     def once(carry, feed):
         now, later = feed.iterate(places)
-        outs, record = walk(jaxpr, closed, [*consts, *carry], meaning, now)
+        outs, record = walk(*loop.body, [*consts, *carry], meaning, now)
         return outs, later, record.without_values()
 
     structure = jax.eval_shape(lambda: once(init, feed)[2])
@@ -214,61 +215,31 @@ def _while(eqn, operands, meaning, feed):
         outs, later, record = once(carry, extra[0])
         return outs, (later, jax.tree.map(jnp.add, extra[1], record))
 
-    carry, (_, record) = while_like(unfinished, advance, init, (feed, zeros))
+    carry, (_, record) = loop.loop(unfinished, advance, init, (feed, zeros))
     return carry, record
 
 
-def while_parts(
-    eqn: Any, operands: Sequence[Any]
-) -> tuple[Callable, tuple[Any, Sequence[Any]], list, list]:
-    """A `while` equation's predicate of the carry, its body, the body's constants, the carry."""
-    params = eqn.params
-    cond, body = equations.opened(params["cond_jaxpr"]), equations.opened(params["body_jaxpr"])
-    if equations.has_sites(cond[0]):
-        raise unsupported(eqn, next(placed_sites(cond[0]), None))
-    first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    cond_consts = operands[:first]
+def while_parts(loop: While, operands: Sequence[Any]) -> tuple[Callable, list, list]:
+    """A loop's predicate as a function of the carry, its body's constants, the initial carry."""
+    if equations.has_sites(loop.predicate.jaxpr):
+        raise unsupported(loop.eqn, next(placed_sites(loop.predicate.jaxpr), None))
+    own, consts, init = loop.split(operands)
 
     def unfinished(carry):
-        return run(*cond, [*cond_consts, *carry], equations.bind)[0]
+        return run(*loop.predicate, [*own, *carry])[0]
 
-    return unfinished, body, list(operands[first:second]), list(operands[second:])
-
-
-def while_like(unfinished: Callable, advance: Callable, carry: Any, extra: Any) -> Any:
-    """`lax.while_loop` over a carry and something extra: `advance(carry, extra)` gives both.
-
-    A `while` equation that JAX has batched has a predicate for each lane; a lane that has ended
-    keeps its carry.
-    """
-
-    def step(state):
-        carry, extra = state
-        going = unfinished(carry)
-        new, extra = advance(carry, extra)
-        if going.ndim:
-            new = [jnp.where(_leading(going, x), x, old) for x, old in zip(new, carry, strict=True)]
-        return new, extra
-
-    return lax.while_loop(lambda state: jnp.any(unfinished(state[0])), step, (carry, extra))
+    return unfinished, consts, init
 
 
-def _leading(flags: jax.Array, like: jax.Array) -> jax.Array:
-    return flags.reshape(flags.shape + (1,) * (like.ndim - flags.ndim))
+def _cond(cond: Branches, operands, meaning, feed):
+    index, operands = cond.split(operands)
+    bodies: list[equations.Body] = cond.bodies
+    places = [list(placed_sites(body.jaxpr)) for body in bodies]
+    empty = jax.eval_shape(lambda: [walk(*body, operands, meaning, feed)[1] for body in bodies])
 
-
-def _cond(eqn, operands, meaning, feed):
-    index, *operands = operands
-    bodies = [equations.opened(branch) for branch in eqn.params["branches"]]
-    places = [list(placed_sites(jaxpr)) for jaxpr, _ in bodies]
-    empty = jax.eval_shape(
-        lambda: [walk(jaxpr, consts, operands, meaning, feed)[1] for jaxpr, consts in bodies]
-    )
-
-    def branch(i):
+    def branch(i: int):
         def taken(feed, *operands):
-            jaxpr, consts = bodies[i]
-            outs, record = walk(jaxpr, consts, operands, meaning, feed)
+            outs, record = walk(*bodies[i], operands, meaning, feed)
             records = [record if j == i else other for j, other in enumerate(empty)]
             return outs, aligned(records, places, i)
 
@@ -277,19 +248,19 @@ def _cond(eqn, operands, meaning, feed):
     return lax.switch(index, [branch(i) for i in range(len(bodies))], feed, *operands)
 
 
-RULES: Mapping[str, Callable] = {
+RULES: Mapping[Any, Callable] = {
     "sample": _sample,
     "compound": _compound,
     "control_variate": _control_variate,
     "fresh_key": _fresh_key,
-    "jit": _call,
-    "custom_jvp_call": _custom,
-    "custom_vjp_call": _custom,
-    "checkpoint": _checkpoint,
-    "scan": _scan,
-    "while": _while,
-    "cond": _cond,
+    Call: _call,
+    CustomRule: _custom,
+    Checkpoint: _checkpoint,
+    Loop: walk_scan,
+    While: _while,
+    Branches: _cond,
 }
+"""Rules `(equation or form, operands, meaning, feed) -> (outputs, record)`."""
 
 
 def placed_sites(thing: Any) -> Iterator[Placed]:
@@ -299,49 +270,43 @@ def placed_sites(thing: Any) -> Iterator[Placed]:
             if equations.has_sites(eqn):
                 yield from placed_sites(eqn)
         return
-    name = equations.kind(thing)
-    if name == "sample":
-        site = thing.params["site"]
-        yield Placed(site, site.lane_shape + site.out.shape, 0, bool(site.branch))
-    elif name == "compound":
-        for site in thing.params["sites"]:
+    found, name = form(thing), equations.kind(thing)
+    if found is not None:
+        yield from _placed_in(found)
+    elif name in ("sample", "compound"):
+        for site in thing.params["sites"] if name == "compound" else (thing.params["site"],):
             yield Placed(site, site.lane_shape + site.out.shape, 0, bool(site.branch))
-    elif name in ("control_variate", "fresh_key"):
-        return
-    elif name == "cond":
-        yield from _placed_in_branches(thing)
-    elif name == "scan":
-        for inner in placed_sites(equations.body_of(thing)[0]):
+    elif name not in ("control_variate", "fresh_key"):
+        inside = (placed_sites(body) for body in bodies(thing))
+        raise unsupported(thing, next(itertools.chain(*inside), None))
+
+
+def _placed_in(form: Form) -> Iterator[Placed]:
+    """The sites in a form's bodies, as seen from outside."""
+    if isinstance(form, Branches):
+        yield from _placed_in_branches(form)
+    elif isinstance(form, Loop):
+        for inner in placed_sites(form.body.jaxpr):
             at = inner.site.loop_position(inner.depth + 1)
-            shape = (*inner.shape[:at], thing.params["length"], *inner.shape[at:])
+            shape = (*inner.shape[:at], form.length, *inner.shape[at:])
             yield inner._replace(shape=shape, depth=inner.depth + 1)
-    elif name == "while":
-        for part in ("body_jaxpr", "cond_jaxpr"):
-            for inner in placed_sites(equations.opened(thing.params[part])[0]):
+    elif isinstance(form, While):
+        for part in (form.body, form.predicate):
+            for inner in placed_sites(part.jaxpr):
                 yield inner._replace(depth=inner.depth + 1, in_while=True)
-    elif name in RULES:
-        yield from placed_sites(equations.body_of(thing)[0])
     else:
-        raise unsupported(thing, next(_placed_in_parameters(thing), None))
+        yield from placed_sites(form.bodies[0].jaxpr)
 
 
 def estimable_sites(jaxpr: Any) -> Iterator[Placed]:
     """The sites that an estimator can be given to: those within compound sites too."""
-    bodies = [body for eqn in compounds(jaxpr) for body in eqn.params["bodies"]]
-    for body in (jaxpr, *bodies):
+    inside = [body for eqn in compounds(jaxpr) for body in eqn.params["bodies"]]
+    for body in (jaxpr, *inside):
         yield from (p for p in placed_sites(body) if not p.site.compound)
 
 
-def _placed_in_parameters(eqn: Any) -> Iterator[Placed]:
-    """The sites in an equation that no rule enters, whatever its parameters are called."""
-    is_body = lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")  # noqa: E731
-    for part in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_body):
-        if is_body(part):
-            yield from placed_sites(equations.opened(part)[0])
-
-
-def _placed_in_branches(eqn: Any) -> Iterator[Placed]:
-    branches = [list(placed_sites(equations.opened(b)[0])) for b in eqn.params["branches"]]
+def _placed_in_branches(form: Branches) -> Iterator[Placed]:
+    branches = [list(placed_sites(body.jaxpr)) for body in form.bodies]
     certain = [{p.path for p in body if not p.conditional} for body in branches]
     seen: Counter = Counter()
     for body in branches:

@@ -28,9 +28,9 @@ def check_provenance(patch: pytest.MonkeyPatch) -> None:
     """
 
     def checked(rule: Callable) -> Callable:
-        def run(eqn: Any, *rest: Any) -> Any:
-            outs = rule(eqn, *rest)
-            assert_provenance(outs, str(eqn.primitive))
+        def run(thing: Any, *rest: Any) -> Any:
+            outs = rule(thing, *rest)
+            assert_provenance(outs, str(getattr(thing, "eqn", thing).primitive))
             return outs
 
         return run

@@ -9,6 +9,7 @@ from ppl._expectation.interpret import evaluate
 from ppl._expectation.terms.terms import addends, scalar
 from ppl._expectation.values.value import union_axes, union_sites
 from ppl._jax import equations
+from ppl._jax.control_flow import Loop, form
 
 
 @contextmanager
@@ -34,8 +35,9 @@ def watched() -> Iterator[None]:
 def _check(eqn: Any, operands: Any, outs: Any) -> None:
     ins = [frozenset({i}) for i in range(len(operands))]
     reads = _facts(eqn, ins, _spread, (), frozenset())
-    if equations.kind(eqn) == "scan":  # where it took no step, it leaves what it started from
-        _, start, _ = equations.scan_split(eqn, ins)
+    loop = form(eqn)
+    if isinstance(loop, Loop):  # where it took no step, it leaves what it started from
+        _, start, _ = loop.split(ins)
         reads = [*map(frozenset.union, reads, start), *reads[len(start) :]]
     for out, read in zip(outs, reads, strict=True):
         vals = addends(scalar(out))

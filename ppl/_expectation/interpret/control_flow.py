@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._jax import equations, identities
-from ..._walk.walker import checkpointed, first_named, warn_custom_rule, while_like, while_parts
+from ..._jax import identities
+from ..._jax.control_flow import Branches, Checkpoint, CustomRule, While
+from ..._jax.equations import Body
+from ..._walk.walker import first_named, warn_custom_rule, while_parts
 from ...errors import UnsupportedControlFlow
 from ..sites.gating import gated
 from ..sites.measure import Kind, kinds_within
@@ -28,32 +30,31 @@ from ..values.value import (
 from .evaluation import Evaluation
 
 
-def _custom(eqn, vals, keys, evaluation):
-    warn_custom_rule(eqn)
-    return body_values(evaluation, *equations.body_of(eqn), vals, keys)
+def _custom(call: CustomRule, vals, keys, evaluation):
+    warn_custom_rule(call)
+    return body_values(evaluation, *call.body, vals, keys)
 
 
-def _checkpoint(eqn, vals, keys, evaluation):
-    jaxpr, closed = equations.body_of(eqn)
+def _checkpoint(call: Checkpoint, vals, keys, evaluation):
     shape: list = []
 
     def body(keys, arrays):
         inner = evaluation.nested()
-        outs = body_values(inner, jaxpr, closed, with_arrays(vals, arrays), keys)
+        outs = body_values(inner, *call.body, with_arrays(vals, arrays), keys)
         shape[:] = [shape_of(v) for v in outs], [site.shapes() for site in inner.opened]
         return arrays_of(outs), [site.arrays() for site in inner.opened]
 
-    arrays, weights = checkpointed(eqn, body)(keys, arrays_of(vals))
+    arrays, weights = call.wrap(body)(keys, arrays_of(vals))
     outs, opened = shape
     for site, own in zip(opened, weights, strict=True):
         evaluation.ledger.open(site.with_arrays(own))
     return with_arrays(outs, arrays)
 
 
-def _cond(eqn, vals, keys, evaluation):
-    index, *operands = vals
-    bodies = [equations.opened(branch) for branch in eqn.params["branches"]]
-    kinds = [k for jaxpr, _ in bodies for k in kinds_within(jaxpr, evaluation.allow_biased)]
+def _cond(cond: Branches, vals, keys, evaluation):
+    index, operands = cond.split(vals)
+    bodies = cond.bodies
+    kinds = [k for body in bodies for k in kinds_within(body.jaxpr, evaluation.allow_biased)]
     everything = [*vals, *evaluation.scope.active]
     apart = any(val.worlds or _particles_apart(val, evaluation) for val in everything)
     if index.axes or apart or any(kind.particles > 1 for kind in kinds):
@@ -61,12 +62,11 @@ def _cond(eqn, vals, keys, evaluation):
     axes = union_axes(everything)
     sizes, unbounded = axis_sizes(everything, axes), set()
 
-    def branch(body):
+    def branch(body: Body):
         def taken(keys, arrays):
             inner = evaluation.nested()
             args = [v._replace(array=a, small=None) for v, a in zip(operands, arrays, strict=True)]
-            jaxpr, closed = body
-            outs = body_values(inner, jaxpr, closed, args, keys)
+            outs = body_values(inner, *body, args, keys)
             unbounded.update(i for i, v in enumerate(outs) if v.unbounded)
             return [broadcast(v, axes, sizes) for v in outs], _whole(inner, kinds, axes, sizes)
 
@@ -133,13 +133,13 @@ def _compound(vals, kinds, whole, axes, evaluation) -> Deps:
     return join([mixed, Deps(1 << number, {number: scope.own_steps} if scope.loops else {})])
 
 
-def _take_all(bodies, index, operands, keys, evaluation):
+def _take_all(bodies: Sequence[Body], index, operands, keys, evaluation):
     """Every branch, its sites marked as reached or not; then a selection."""
     outcomes = []
-    for i, (jaxpr, closed) in enumerate(bodies):
+    for i, body in enumerate(bodies):
         (flag,) = evaluation.apply(lambda x, i=i: [x == i], [index], list)
         entered = gated(operands, flag, evaluation)
-        outcomes.append(body_values(evaluation.within(flag), jaxpr, closed, entered, keys))
+        outcomes.append(body_values(evaluation.within(flag), *body, entered, keys))
     selected = []
     for cases in zip(*outcomes, strict=True):
         selected += evaluation.apply(
@@ -153,10 +153,10 @@ def _select(deps):
     return [join([through(index, None), *cases])]
 
 
-def _while(eqn, vals, keys, evaluation):
-    named = first_named(eqn)
-    unfinished, (jaxpr, closed), consts, init = while_parts(eqn, [v.array for v in vals])
-    kinds = kinds_within(jaxpr, evaluation.allow_biased)
+def _while(loop: While, vals, keys, evaluation):
+    named = first_named(loop.eqn)
+    unfinished, consts, init = while_parts(loop, [v.array for v in vals])
+    kinds = kinds_within(loop.body.jaxpr, evaluation.allow_biased)
     everything = [*vals, *evaluation.scope.active]
     expanded = union_axes(everything) or any(val.worlds for val in everything)
     if expanded or any(kind.particles > 1 for kind in kinds):
@@ -171,11 +171,11 @@ def _while(eqn, vals, keys, evaluation):
         now, later = keys.iterate(())
         inner = evaluation.nested()
         args = [Value(a) for a in (*consts, *carry)]
-        outs = [out.array for out in body_values(inner, jaxpr, closed, args, now)]
+        outs = [out.array for out in body_values(inner, *loop.body, args, now)]
         return outs, (later, total.and_then(_whole(inner, kinds, (), ())))
 
     start = _whole(evaluation.nested(), kinds, (), ())
-    carry, (_, total) = while_like(unfinished, advance, init, (keys, start))
+    carry, (_, total) = loop.loop(unfinished, advance, init, (keys, start))
     message = (
         f"{named} is inside a while_loop, which reverse-mode differentiation cannot pass. Use "
         "lax.scan or lax.fori_loop with a fixed number of steps, or forward mode (jax.jvp, "
@@ -186,11 +186,10 @@ def _while(eqn, vals, keys, evaluation):
     return [Value(identities.forward_only(x, message), (), *deps) for x in carry]
 
 
-CONTROL_FLOW: Mapping[str, Callable] = {
-    "custom_jvp_call": _custom,
-    "custom_vjp_call": _custom,
-    "checkpoint": _checkpoint,
-    "while": _while,
-    "cond": _cond,
+CONTROL_FLOW: Mapping[Any, Callable] = {
+    CustomRule: _custom,
+    Checkpoint: _checkpoint,
+    While: _while,
+    Branches: _cond,
 }
-"""Rules `(eqn, vals, keys, evaluation) -> vals`."""
+"""Rules `(form, vals, keys, evaluation) -> vals`."""

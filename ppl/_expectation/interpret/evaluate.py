@@ -5,6 +5,7 @@ from typing import Any
 
 from ..._ir.fresh_key import keys_of
 from ..._jax import equations
+from ..._jax.control_flow import Call, Loop, form, rule_of
 from ..._jax.run import run
 from ..._walk.feed import Feed, Nothing
 from ..._walk.walker import placed_sites, unsupported
@@ -38,25 +39,27 @@ def evaluate(
 
     def step(eqn, operands):
         operands = [scalar(operand) for operand in operands]
-        name, sited = equations.kind(eqn), equations.has_sites(eqn)
-        if name == "jit" and (sited or union_sites(v for o in operands for v in addends(o))):
+        found, sited = form(eqn), equations.has_sites(eqn)
+        weighted = sited or union_sites(v for o in operands for v in addends(o))
+        if isinstance(found, Call) and weighted:
             feed = next(feeds) if sited else Nothing()
             outs = [v in kept for v in eqn.outvars]
-            return evaluate(*equations.body_of(eqn), operands, feed, evaluation.calling(eqn), outs)
+            return evaluate(*found.body, operands, feed, evaluation.calling(eqn), outs)
         rule = linear_rule(eqn) if any(v in kept for v in eqn.outvars) else None
         if rule is not None:
             return [rule(eqn, operands, evaluation)]
         vals = [collapse(operand, evaluation) for operand in operands]
         if not sited:
-            if name == "scan" and steps_meet(eqn, vals):
-                return scan(eqn, vals, Nothing(), evaluation)
+            if isinstance(found, Loop) and steps_meet(found, vals):
+                return scan(found, vals, Nothing(), evaluation)
             return apply_equation(eqn, vals, evaluation)
         feed = next(feeds)
-        if name == "control_variate":
+        if equations.kind(eqn) == "control_variate":
             return control_variate(eqn, vals, Made(jaxpr, made, eqn.params["path"]), evaluation)
-        if name not in RULES:
+        rule = rule_of(eqn, RULES)
+        if rule is None:
             raise unsupported(eqn, next(placed_sites(eqn), None))
-        return RULES[name](eqn, vals, feed, evaluation)
+        return rule(vals, feed, evaluation)
 
     def step_noted(eqn, operands):
         outs = step(eqn, operands)
@@ -97,10 +100,10 @@ def _fresh_key(eqn, vals, keys, evaluation):
     return [Value(keys_of(keys.key, eqn.params["lanes"], eqn.params["impl"]))]
 
 
-RULES: Mapping[str, Callable] = {
+RULES: Mapping[Any, Callable] = {
     "sample": sample,
     "fresh_key": _fresh_key,
-    "scan": scan,
+    Loop: scan,
     **CONTROL_FLOW,
 }
-"""Rules `(eqn, vals, keys, evaluation) -> vals` for equations with sites."""
+"""Rules `(equation or form, vals, keys, evaluation) -> vals` for equations with sites."""

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._jax import equations, source
+from ..._jax import source
+from ..._jax.control_flow import Loop, form
 from ..._walk.walker import placed_sites
 from ...errors import TooManyJointStates
 from ..sites.coupled import coupled_axis, open_coupled
@@ -26,9 +27,9 @@ UNROLLED_STEPS = 64
 """The most steps of a loop that are written out."""
 
 
-def steps_meet(eqn: Any, vals: Sequence[Value]) -> bool:
+def steps_meet(loop: Loop, vals: Sequence[Value]) -> bool:
     """Whether a scan goes along the steps of particles of another one."""
-    _, _, xs = equations.scan_split(eqn, vals)
+    _, _, xs = loop.split(vals)
     return any(
         along is not None and along.dim == 0
         for x in xs
@@ -37,63 +38,61 @@ def steps_meet(eqn: Any, vals: Sequence[Value]) -> bool:
     )
 
 
-def scan(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
+def scan(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
     """The rule of a `scan` equation."""
-    if eqn.params["length"] == 0:
-        return _no_steps(eqn, vals)
-    jaxpr, _ = equations.body_of(eqn)
-    kinds = kinds_within(jaxpr, evaluation.allow_biased)
+    if loop.length == 0:
+        return _no_steps(loop, vals)
+    kinds = kinds_within(loop.body.jaxpr, evaluation.allow_biased)
     perturbed = any(kind.perturbed for kind in kinds)
     shared = [kind for kind in kinds if kind.shared is not None]
     several = any(kind.particles > 1 and kind.shared is None for kind in kinds)
     unknown = any(kind.constants is None for kind in shared)
     scope = evaluation.scope
-    if id(eqn) in scope.written_out or perturbed or unknown or (several and scope.loops):
-        return _write_out(eqn, vals, keys, evaluation)
+    if id(loop.eqn) in scope.written_out or perturbed or unknown or (several and scope.loops):
+        return _write_out(loop, vals, keys, evaluation)
     for kind in shared:
         if coupled_axis(evaluation, kind) is None:
             open_coupled(evaluation, Value(jnp.asarray(kind.constants)), kind)
-    return Steps(eqn, vals, keys, evaluation).outputs()
+    return Steps(loop, vals, keys, evaluation).outputs()
 
 
-def _no_steps(eqn: Any, vals: Sequence[Value]) -> list[Value]:
+def _no_steps(loop: Loop, vals: Sequence[Value]) -> list[Value]:
     """What a loop of no steps leaves: the carry as it came, and outputs without elements."""
-    _, carry, _ = equations.scan_split(eqn, vals)
-    avals = [v.aval for v in eqn.outvars[len(carry) :]]
+    _, carry, _ = loop.split(vals)
+    avals = [v.aval for v in loop.eqn.outvars[len(carry) :]]
     return [*carry, *(Value(jnp.zeros(aval.shape, aval.dtype)) for aval in avals)]
 
 
 # --- written out ---------------------------------------------------------------------------------
 
 
-def _write_out(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
+def _write_out(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
     """Step after step, each site of each step a site of its own."""
-    jaxpr, closed = equations.body_of(eqn)
-    length = eqn.params["length"]
+    length = loop.length
     if length > UNROLLED_STEPS:
-        raise too_long(eqn)
-    consts, carry, xs = equations.scan_split(eqn, vals)
+        raise too_long(loop.eqn)
+    consts, carry, xs = loop.split(vals)
     feeds = keys.steps((), length)
     ys: list = [None] * length
-    for t in reversed(range(length)) if eqn.params["reverse"] else range(length):
+    for t in reversed(range(length)) if loop.reverse else range(length):
         now = [_slice(x, t, evaluation) for x in xs]
         feed = jax.tree.map(lambda k, t=t: k[t], feeds)
-        outs = body_values(evaluation, jaxpr, closed, [*consts, *carry, *now], feed)
-        carry, ys[t] = outs[: len(carry)], outs[len(carry) :]
-    return [*carry, *(_pile(eqn, column, evaluation) for column in zip(*ys, strict=True))]
+        outs = body_values(evaluation, *loop.body, [*consts, *carry, *now], feed)
+        carry, ys[t] = loop.split_outputs(outs)
+    return [*carry, *(_pile(loop.eqn, column, evaluation) for column in zip(*ys, strict=True))]
 
 
 def too_long(eqn: Any) -> TooManyJointStates:
     """The error for a loop that would have to be written out."""
-    placed = next(placed_sites(equations.body_of(eqn)[0]), None)
-    length = eqn.params["length"]
+    placed, loop = next(placed_sites(eqn), None), form(eqn)
+    assert isinstance(loop, Loop)
     named = (
         f"Site {placed.site.address!r} at {placed.site.where} has several particles in each of"
         if placed
         else f"The scan at {source.source_line(eqn)} reads a site of several particles in"
     )
     return TooManyJointStates(
-        f"{named} {length} scan steps, and what it carries, or what is made of it, depends on "
+        f"{named} {loop.length} scan steps, and what it carries, or what is made of it, depends on "
         "more than one step's particles; such loops are written out, of at most "
         f"{UNROLLED_STEPS} steps. "
         "Carry the state alone (costs as stacked outputs), use a one-particle estimator for it "

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..._analysis.dataflow import readers
 from ..._jax import equations
-from ..._walk.walker import scan_like
+from ..._jax.control_flow import Loop
 from ..sites.weighted_site import Scan, WeightedSite
 from ..terms.terms import body_values
 from ..values.expansion import MixedSteps
@@ -38,17 +38,15 @@ from .evaluation import Evaluation
 class Steps:
     """A scan's steps, evaluated at once."""
 
-    def __init__(self, eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation):
+    def __init__(self, loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation):
         levels = [loop.level for loop in evaluation.scope.loops]
         deps = [deps_of(val) for val in (*vals, *evaluation.scope.active)]
         self.level = max([new_level(deps) - 1, *levels], default=0) + 1
-        length, reverse = eqn.params["length"], eqn.params["reverse"]
-        self.loop = Scan(eqn, length, reverse, self.level)
-        self.eqn, self.evaluation = eqn, evaluation
-        self.jaxpr, self.closed = equations.body_of(eqn)
-        self.consts, self.init, xs = equations.scan_split(eqn, vals)
+        self.loop = Scan(loop.eqn, loop.length, loop.reverse, self.level)
+        self.form, self.eqn, self.evaluation = loop, loop.eqn, evaluation
+        self.consts, self.init, xs = loop.split(vals)
         self.xs = [x._replace(relations=enter(deps_of(x), self.level).relations) for x in xs]
-        self.scanned = [_leading_steps(x) for x in xs], keys.steps((), length)
+        self.scanned = [_leading_steps(x) for x in xs], keys.steps((), loop.length)
         self.inner = evaluation.nested(self.loop)
         self.outs: list[Value] = []
 
@@ -60,7 +58,7 @@ class Steps:
             end, made, opened = self._first_apart()
         else:
             start = self._fill_all(self.init, carry)
-            end, (ys, arrays) = scan_like(self.eqn, self._body(carry), start, self.scanned)
+            end, (ys, arrays) = self.form.scan(self._body(carry), start, self.scanned)
             end, made = with_arrays(carry, end), with_arrays(self.outs[len(carry) :], ys)
             made = [self._stack(val) for val in made]
             opened = [
@@ -121,7 +119,7 @@ class Steps:
         arrays, feed = step
         inner = self.evaluation.nested(self.loop, self.inner.opened)
         args = [*self.consts, *carry, *with_arrays(self.xs, arrays)]
-        outs = body_values(inner, self.jaxpr, self.closed, args, feed)
+        outs = body_values(inner, *self.form.body, args, feed)
         opened, inner.ledger.opened = inner.ledger.opened, [site.shapes() for site in inner.opened]
         self.inner, self.outs = inner, [shape_of(out) for out in outs]
         return outs, opened

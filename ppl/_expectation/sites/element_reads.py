@@ -16,7 +16,8 @@ import numpy as np
 from jax.core import Tracer
 
 from ..._jax import equations
-from ..values.dimensions import BODIES, EXACT, Along, dimension_maps
+from ..._jax.control_flow import CallLike, form
+from ..values.dimensions import EXACT, Along, dimension_maps
 
 _TRACKED = 16
 """The most elements of one value that are followed by name."""
@@ -67,7 +68,8 @@ def followed(
         ins = [read(atom, found, leaf) for atom in eqn.invars]
         pairs = zip(eqn.invars, ins, strict=True)
         names = [str(v) if equations.is_literal(v) else id(reads) for v, reads in pairs]
-        called = id(equations.body_of(eqn)[0]) if equations.kind(eqn) in BODIES else eqn.params
+        call = form(eqn)
+        called = id(call.body.jaxpr) if isinstance(call, CallLike) else eqn.params
         key = (eqn.primitive, str(called), *names)
         if key not in made:
             outs = _through(eqn, ins)
@@ -107,8 +109,9 @@ def named(reading: np.ndarray, known: Callable = lambda: None) -> Reads:
 
 def _through(eqn: Any, ins: Sequence[Reads]) -> list[Reads]:
     kind, passes = equations.kind(eqn), max((len(reads.otherwise) for reads in ins), default=1)
-    if kind in BODIES:
-        jaxpr, consts = equations.body_of(eqn)
+    call = form(eqn)
+    if isinstance(call, CallLike):
+        jaxpr, consts = call.body
         held = dict(zip(jaxpr.invars, ins, strict=True))
         held |= {v: constant(c, np.shape(c)) for v, c in zip(jaxpr.constvars, consts, strict=True)}
         found = followed(jaxpr.eqns, held, held.__getitem__)

@@ -15,6 +15,7 @@ from ..._distributions.law import law
 from ..._ir.estimator import Particles, check_estimator, default_estimator, scorable
 from ..._ir.site import Call, Operands, Site, read_call
 from ..._jax import equations, identities
+from ..._jax.control_flow import bodies
 from ...errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
 
 
@@ -86,7 +87,7 @@ def kinds_within(jaxpr: Any, allow_biased: bool) -> list[Kind]:
         if equations.kind(eqn) == "sample":
             kinds.append(kind_of(eqn.params["site"], [v.aval for v in eqn.invars], allow_biased))
         elif equations.has_sites(eqn):
-            for body in equations.bodies(eqn):
+            for body in bodies(eqn):
                 kinds += kinds_within(body, allow_biased)
     return kinds
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._jax import equations
+from ..._jax.control_flow import departs
 from ..values.dimensions import EXACT, Along
 from ..values.value import Value
 from .element_reads import LINEAR, constant, followed, named, read
@@ -85,10 +86,9 @@ def _needed(jaxpr: Any, atom: Any, settled: Callable[[Any], bool], path: Any) ->
 
 
 def _enters(eqn: Any, path: Any) -> bool:
-    kind = equations.kind(eqn)
-    if kind == "sample":
+    if equations.kind(eqn) == "sample":
         return eqn.params["site"].path != path
-    return not equations.has_sites(eqn) and kind not in ("scan", "while", "cond")
+    return not equations.has_sites(eqn) and not departs(eqn)
 
 
 def _mask(

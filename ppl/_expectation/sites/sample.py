@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ..._ir.site import read_call
 from ..._jax import equations
+from ..._jax.control_flow import Call, form
 from ..._jax.run import run
 from ...errors import UnsuitableEstimator
 from ..interpret.evaluation import Evaluation
@@ -223,9 +224,10 @@ def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) ->
 
     def step(eqn, operands):
         inputs = [_val(x) for x in operands]
-        if equations.kind(eqn) == "jit":
-            jaxpr, consts = equations.body_of(eqn)
-            return run(jaxpr, [Value(c) for c in consts], inputs, step)
+        found = form(eqn)
+        if isinstance(found, Call):
+            consts = list(map(Value, found.body.consts))
+            return run(found.body.jaxpr, consts, inputs, step)
         if equations.kind(eqn) == "gated":
             return gate(eqn, inputs, evaluation)
         return evaluation.bind(eqn, inputs)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..._analysis.dataflow import readers
 from ..._ir.estimator import Reparameterized, drawn_at
 from ..._jax import equations
+from ..._jax.control_flow import Call, form
 from ..interpret.evaluation import Evaluation
 from ..values.lanes import transfer
 from ..values.value import Value, each_array, event_shape, union_sites
@@ -145,8 +146,9 @@ def tail(jaxpr: Any, wanted: Sequence[bool], inputs: Sequence[bool]) -> set:
         name = equations.kind(eqn)
         if not any(v in found for v in eqn.outvars):
             continue
-        if name == "jit":
-            body, _ = equations.body_of(eqn)
+        call = form(eqn)
+        if isinstance(call, Call):
+            body = call.body.jaxpr
             flags = [not _literal(v) and v in random for v in eqn.invars]
             inner = tail(body, [v in found for v in eqn.outvars], flags)
             pairs = zip(eqn.invars, body.invars, strict=True)

@@ -27,10 +27,6 @@ class Along(NamedTuple):
     how: int = EXACT
 
 
-BODIES = {"jit", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
-"""Equations whose body says it all."""
-
-
 def dimension_maps(eqn: Any) -> list[tuple | None] | None:
     """The map of each operand, or None where the equation is not known."""
     rule = RULES.get(equations.kind(eqn))

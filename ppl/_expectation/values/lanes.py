@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..._jax import equations
-from .dimensions import ANTICAUSAL, BODIES, CAUSAL, EXACT, Along, dimension_maps
+from ..._jax.control_flow import Branches, CallLike, Loop, form
+from .dimensions import ANTICAUSAL, CAUSAL, EXACT, Along, dimension_maps
 
 Relation = tuple[Along | None, ...]
 
@@ -99,13 +100,13 @@ def through(deps: Deps, mapping: Sequence[Any] | None) -> Deps:
 
 def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
     """The provenance of an equation's outputs from that of its inputs."""
-    kind = equations.kind(eqn)
-    if kind in BODIES:
-        return flow(equations.body_of(eqn)[0], ins)
-    if kind == "scan":
-        return _scan(eqn, ins)
-    if kind == "cond":
-        outs = [flow(body, ins[1:]) for body in equations.bodies(eqn)]
+    found = form(eqn)
+    if isinstance(found, CallLike):
+        return flow(found.body.jaxpr, ins)
+    if isinstance(found, Loop):
+        return _scan(found, ins)
+    if isinstance(found, Branches):
+        outs = [flow(body.jaxpr, ins[1:]) for body in found.bodies]
         index = through(ins[0], None)
         return [join([index, *column]) for column in zip(*outs, strict=True)]
     if not any(dep.relations for dep in ins):
@@ -160,11 +161,11 @@ def new_level(deps: Sequence[Deps]) -> int:
     return 1 - min(0, *dims, 0)
 
 
-def _scan(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
-    level, reverse = new_level(ins), eqn.params["reverse"]
-    consts, init, xs = equations.scan_split(eqn, ins)
+def _scan(loop: Loop, ins: Sequence[Deps]) -> list[Deps]:
+    level, reverse = new_level(ins), loop.reverse
+    consts, init, xs = loop.split(ins)
     xs = [enter(dep, level) for dep in xs]
-    body, carry = equations.body_of(eqn)[0], list(init)
+    body, carry = loop.body.jaxpr, list(init)
     while True:
         outs = flow(body, [*consts, *carry, *xs])
         pairs = zip(carry, outs, strict=False)

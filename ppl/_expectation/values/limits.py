@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..._jax import equations
+from ..._jax.control_flow import departs
 from ...errors import TooManyJointStates
 
 JOINT_STATES = 16_384
@@ -25,7 +26,6 @@ _CHAINS = (
 _REWRITINGS: Mapping[str, str] = {
     **dict.fromkeys(("slice", "gather", "dynamic_slice", "split"), _PARTS),
     **dict.fromkeys(("reshape", "rev", "concatenate", "pad", "scatter", "sort"), _ORDER),
-    **dict.fromkeys(("scan", "while", "cond"), _INSIDE),
 }
 """By the equation that mixes the elements of a batch: how to write it so that they stay apart."""
 
@@ -41,7 +41,7 @@ def check_expansion(
     if particles**count <= JOINT_STATES:
         return
     where = f" by {eqn.primitive.name!r} {place(eqn)}" if eqn else ""
-    rewriting = _CHAINS if opened.loops else _REWRITINGS.get(eqn and equations.kind(eqn), "")
+    rewriting = _CHAINS if opened.loops else _rewriting(eqn)
     raise TooManyJointStates(
         f"The {count} elements of site {opened.site.address!r} at {opened.site.where}, of "
         f"{particles} particles each, are mixed{where}: {particles}**{count} joint states, over "
@@ -49,6 +49,12 @@ def check_expansion(
         "estimator for it (ppl.ScoreFunction(), or one of stdlib.estimators whose cost does not "
         "multiply), or take the elements apart with jax.vmap outside ppl.expectation."
     )
+
+
+def _rewriting(eqn: Any) -> str:
+    if eqn is None:
+        return ""
+    return _INSIDE if departs(eqn) else _REWRITINGS.get(equations.kind(eqn), "")
 
 
 def check_joint(states: int, eqn: Any, place: Callable[[Any], str]) -> None:

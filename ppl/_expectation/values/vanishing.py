@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._jax import equations, identities
+from ..._jax.control_flow import bodies, form
 from ..._jax.run import run
 from .dimensions import is_elementwise
 from .value import Axis, Value
@@ -37,7 +38,7 @@ def unbounded(eqn: Any, vals: Sequence[Value]) -> bool:
 
 
 def _kinds(eqn: Any) -> Sequence[str]:
-    inner = [kind for body in equations.bodies(eqn) for e in body.eqns for kind in _kinds(e)]
+    inner = [kind for body in bodies(eqn) for e in body.eqns for kind in _kinds(e)]
     return [equations.kind(eqn), *inner]
 
 
@@ -51,9 +52,9 @@ def _spread(eqn: Any, vals: Sequence[Value]) -> list[bool]:
 def emit(eqn: Any, vals: Sequence[Value]) -> Callable:
     """The equation as a function of arrays, which passes back nothing for nothing if it has to."""
     plain = lambda *arrays: equations.bind(eqn, arrays)  # noqa: E731
-    kind = equations.kind(eqn)
-    if kind in equations.REPLACEABLE and unbounded(eqn, vals):
-        replaced = equations.with_bodies(eqn, partial(partial, _run_quietly))
+    kind, found = equations.kind(eqn), form(eqn)
+    if found is not None and found.replaceable and unbounded(eqn, vals):
+        replaced = found.with_bodies(partial(partial, _run_quietly))
         return lambda *arrays: equations.bind(replaced, arrays)
     if not is_elementwise(eqn) or kind in _LINEAR or not unbounded(eqn, vals):
         return plain
