@@ -9,6 +9,7 @@ __all__ = [
     "DifferentiatedSite",
     "DiscontinuousObjective",
     "DuplicateAddress",
+    "EstimatedDensity",
     "FactorShapeError",
     "ForeignStatement",
     "IntegerParameter",
@@ -110,6 +111,10 @@ class UnknownAddress(ProgramError, KeyError):
     """An address to keep names no site of the program."""
 
     __str__ = Exception.__str__
+
+
+class EstimatedDensity(ProgramError, ValueError):
+    """A density is estimated by another law than the one that what reads it needs."""
 
 
 class PartialObservation(ProgramError, ValueError):

@@ -2,11 +2,13 @@
 
 `Estimator`, `Particles` and `box` are for gradient estimators; `Algorithm` and `Target` for
 algorithms that draw hidden choices and estimate densities; `StateSpace` and `state_space` for those
-that take a program apart at its loop. `control_flow` reads equations that have bodies, for analyses
-of jaxprs. What users of programs need is in `ppl` itself.
+that take a program apart at its loop; `check_laws` is for what reads densities that may be
+estimates. `control_flow` reads equations that have bodies, for analyses of jaxprs. What users of
+programs need is in `ppl` itself.
 """
 
 from ._algorithms.algorithm import Algorithm, Target
+from ._algorithms.laws import check_laws
 from ._ir.estimator import Estimator, Particles, box
 from ._jax import control_flow
 from ._meanings.state_space import StateSpace, state_space
@@ -18,6 +20,7 @@ __all__ = [
     "StateSpace",
     "Target",
     "box",
+    "check_laws",
     "control_flow",
     "state_space",
 ]

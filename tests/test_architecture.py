@@ -56,6 +56,7 @@ LAYERS = [
     ["_walk.vmap"],
     ["_meanings.distributions", "_meanings.rewrite", "_meanings.seed", "_meanings.show"],
     ["_meanings.state_space", "_meanings.survey", "_meanings.trace"],
+    ["_algorithms.laws"],
     ["_algorithms.algorithm"],
     ["_algorithms.marginal"],
     [f"_expectation.{part}" for part in ("values", "sites", "terms", "interpret", "elimination")],

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,11 +10,12 @@ import jax
 from .._ir.address import Path, flatten, nest, render
 from .._ir.site import Site
 from .._ir.stage import program_name, stage
-from .._meanings.rewrite import condition
+from .._meanings.rewrite import conditioned
 from .._meanings.trace import log_density, within_support
 from .._walk.choices import checked_choices
 from .._walk.walker import placed_sites
 from ..errors import ChoiceTypeError, ProposalMismatch
+from .laws import Law, check_laws
 
 
 class Target(NamedTuple):
@@ -44,7 +45,17 @@ class Target(NamedTuple):
     @property
     def prior(self) -> Callable:
         """The program with its observations: a proposal whose likelihood is its weight."""
-        return condition(self.program, self.observed)
+        observed = flatten(self.observed)
+
+        def check(sites):
+            seen = (p for p in sites if p.path in observed or p.site.observed)
+            check_laws((placed.site for placed in seen), self._named)
+
+        return conditioned(self.program, self.observed, check)
+
+    @property
+    def _named(self) -> str:
+        return f"The target {program_name(self.program)!r}"
 
     @property
     def hidden(self) -> dict[str, Any]:
@@ -99,10 +110,11 @@ class Target(NamedTuple):
         )
 
     def _hidden(self) -> dict[Path, jax.ShapeDtypeStruct]:
-        observed = flatten(self.observed)
+        observed, places = flatten(self.observed), list(placed_sites(stage(self.program).jaxpr))
+        check_laws((placed.site for placed in places), self._named)
         return {
             placed.path: jax.ShapeDtypeStruct(placed.shape, placed.site.out.dtype)
-            for placed in placed_sites(stage(self.program).jaxpr)
+            for placed in places
             if placed.path not in observed and not placed.site.observed
         }
 
@@ -124,6 +136,11 @@ class Algorithm(eqx.Module):
     - `simulate(target)` returns `(u, log w)` with E[1/w | u] = 1/q(u);
     - `log_density(target, u)` returns `log w` with E[w] = q(u).
 
+    These are the law `"weight"`. An algorithm whose estimates have E[log w] = log p instead says
+    `law = "log"` (its densities are right in an ELBO, and in no weight), one that keeps neither
+    `law = None`: weights, bounds of several particles, `marginal`, `normalize` and algorithms that
+    would read such densities raise `EstimatedDensity`.
+
     Both are programs: what they draw is drawn by `ppl.sample`, and gradients pass it by each site's
     estimator. The two further methods follow from them and are there to be made cheaper.
 
@@ -144,6 +161,8 @@ class Algorithm(eqx.Module):
 
     ```
     """
+
+    law: ClassVar[Law] = "weight"
 
     @abc.abstractmethod
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:

@@ -18,6 +18,7 @@ from .._walk.record import Record, check_duplicates
 from .._walk.walker import placed_sites, walk
 from ..errors import ObservedMarginal, UnknownAddress
 from .algorithm import Algorithm, Target
+from .laws import Law
 
 
 def marginal(
@@ -89,9 +90,10 @@ def marginal(
                 return [log_density(again, target(values).observed)]
             return [algorithm.log_evidence(target(values))]
 
+        law = _law(staged) if len(kept) == len(places) else algorithm.law
         if not kept:
-            return _weighed(where, density) if any(placed_sites(staged.jaxpr)) else {}
-        return _bound("marginal", kept, where, draw, simulate, density)
+            return _weighed(where, density, law) if any(placed_sites(staged.jaxpr)) else {}
+        return _bound("marginal", kept, where, law, draw, simulate, density)
 
     return marginalized
 
@@ -153,7 +155,7 @@ def normalize(
         def draw():
             return simulate()[:-1]
 
-        return _bound("posterior", hidden, where, draw, simulate, density)
+        return _bound("posterior", hidden, where, algorithm.law, draw, simulate, density)
 
     return normalized
 
@@ -162,12 +164,20 @@ def _bound(
     name: str,
     places: Mapping[Path, Placed],
     where: str,
+    law: Law,
     draw: Callable,
     simulate: Callable,
     density: Callable,
 ) -> dict[str, Any]:
     sites = tuple(
-        Site(path, None, (), jax.ShapeDtypeStruct(placed.shape, placed.site.out.dtype), where)
+        Site(
+            path,
+            None,
+            (),
+            jax.ShapeDtypeStruct(placed.shape, placed.site.out.dtype),
+            where,
+            law=law,
+        )
         for path, placed in places.items()
     )
     if not sites:
@@ -176,15 +186,25 @@ def _bound(
     return nest(dict(zip(places, values, strict=True)))
 
 
-def _weighed(where: str, density: Callable) -> dict[str, Any]:
+def _weighed(where: str, density: Callable, law: Law) -> dict[str, Any]:
     """A compound site without choices: nameless, observed, and of the given density."""
     nothing = jnp.zeros(0)
-    site = Site(
-        (), None, (), jax.ShapeDtypeStruct(nothing.shape, nothing.dtype), where, observed=True
-    )
+    struct = jax.ShapeDtypeStruct(nothing.shape, nothing.dtype)
+    site = Site((), None, (), struct, where, observed=True, law=law)
     draw, simulate = lambda: [nothing], lambda: [nothing, *density()]
     Compound("marginal", (site,), draw, simulate, lambda _: density(), (nothing,)).bind()
     return {}
+
+
+def _law(staged: Staged) -> Law:
+    """That of a program whose density is its own: of its compound sites, if they have another."""
+    others: set[Law] = set()
+    for placed in placed_sites(staged.jaxpr):
+        if placed.site.law != "weight":
+            others.add(placed.site.law)
+    if len(others) > 1:
+        return None
+    return others.pop() if others else "weight"
 
 
 def _again(staged: Staged) -> Callable[[], Any]:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,7 @@ class Site:
     `around` lists the vmaps (and the loops between them), outermost first; the value has one
     leading dimension for each `Vmap`. `branch` lists the batched `cond` branches it is in.
     `observed` says that the operands include data, `drawable` that the distribution has a sampler.
+    `law` is that of the estimate of a compound site's density.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Site:
     branch: tuple[tuple[int, int], ...] = ()
     observed: bool = False
     drawable: bool = True
+    law: Literal["weight", "log"] | None = "weight"
 
     def __repr__(self) -> str:
         return f"{self.address}{' observed' if self.observed else ''}"

@@ -27,10 +27,14 @@ def _each(program: Callable[P, T], rewrite: Callable[[Any], Any]) -> Callable[P,
     return rewritten(program, meaning, lambda jaxpr, name: Nothing())
 
 
-def _given(choices: Mapping[str, Any]) -> Callable[[Any, str], Feed]:
+def _given(
+    choices: Mapping[str, Any], check: Callable[[list], None] | None = None
+) -> Callable[[Any, str], Feed]:
     def feed(jaxpr, name):
         sites = list(placed_sites(jaxpr))
         check_duplicates(sites, name)
+        if check is not None:
+            check(sites)
         return Choices(checked_choices(choices, sites, name, complete=False))
 
     return feed
@@ -54,6 +58,15 @@ def condition(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P
 
     ```
     """
+    return conditioned(program, choices)
+
+
+def conditioned(
+    program: Callable[P, T],
+    choices: Mapping[str, Any],
+    check: Callable[[list], None] | None = None,
+) -> Callable[P, T]:
+    """`condition`, once the program's sites, as `placed_sites` gives them, have passed a check."""
 
     def meaning(call, feed: Choices):
         if isinstance(call, Compound):
@@ -62,7 +75,7 @@ def condition(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P
             call = call.with_operand("obs", feed.values[call.site.path], lanes=True)
         return call.bind(), Record()
 
-    return rewritten(program, meaning, _given(choices))
+    return rewritten(program, meaning, _given(choices, check))
 
 
 def bounded(program: Callable[P, T], addresses: Collection[str]) -> Callable[P, T]:

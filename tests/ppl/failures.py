@@ -136,6 +136,13 @@ def of_unknown_scale(prior):
 exactly = lambda prior: scored(
     {"x": 0.5}, lambda: ppl.marginal(of_unknown_scale, "x", Exact())(prior)
 )
+
+
+class LogLaw(Importance):
+    law = "log"
+
+
+twice = ppl.marginal(ppl.marginal(hidden, ["v", "x"], LogLaw(1)), "x", Exact())
 two_kept = ppl.marginal(hidden, ["v", "x"], Importance(1))
 only_v = ppl.marginal(hidden, "v", Importance(2, other_proposal))
 posterior = ppl.normalize(hidden, {"x": 0.5}, Importance(2))
@@ -149,6 +156,8 @@ MARGINALS = [
     (run(ppl.condition(two_kept, {"v": 0.5})), e.PartialObservation,
      ["marginal", "'v', 'x'", "failures.py", "not at 'x'", "ppl.normalize"]),
     (run(ppl.intervene(two_kept, {"v": 0.5})), e.PartialObservation, ["not at 'x'"]),
+    (scored({"x": 0.5}, lambda: twice()), e.EstimatedDensity,
+     ["The target 'hidden' needs E[w] = p", "'v'", "failures.py", "E[log w] = log p", "SMC"]),
     (lambda: ppl.expectation(lambda: ppl.log_density(only_v, {"v": 0.1}))(KEY),
      e.ProposalMismatch, ["'hidden'", "lacks 'x'", "has besides 'w'", "exactly at 'u', 'x'"]),
     (scored({"v": 0.1, "u": 0.0}, only_v), e.UnusedChoice, ["'u'", "Known: 'v'"]),

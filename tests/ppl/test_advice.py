@@ -42,6 +42,10 @@ class Advice(NamedTuple):
     number: float = 0.0
 
 
+class LogLaw(Exact):
+    law = "log"
+
+
 def seeded(program):
     return lambda: ppl.seed(program)(KEY)
 
@@ -337,6 +341,10 @@ ADVICE = {
         lambda: ppl.expectation(lambda: elbo(one, factored, {}))(KEY),
         lambda: ppl.expectation(lambda: elbo(factored, one, {}))(KEY),
         3.0,
+    ),
+    "EstimatedDensity": Advice(
+        scored(ppl.marginal(ppl.marginal(pair, ["x"], LogLaw()), [], Exact()), {}),
+        scored(ppl.marginal(ppl.marginal(pair, ["x"], Exact()), [], Exact()), {}),
     ),
     "PartialObservation": Advice(
         seeded(ppl.condition(ppl.marginal(pair, ["x", "y"], Exact()), {"y": 0.0})),
