@@ -78,8 +78,11 @@ LAYERS = [
     ["_expectation.interpret.scan"],
     ["_expectation.interpret.evaluate"],
     ["_expectation.elimination.semiring"],
+    ["_expectation.elimination.plugin", "_expectation.elimination.weigh"],
+    ["_expectation.elimination.factors", "_expectation.elimination.perturbation"],
+    ["_expectation.elimination.layout"],
     ["_expectation.elimination.forward"],
-    ["_expectation.elimination.contract", "_expectation.elimination.log_sum"],
+    ["_expectation.elimination.eliminate"],
     ["_expectation.expectation"],
     ["_expectation"],
     [

@@ -13,8 +13,10 @@ from .._meanings.seed import checked_key
 from .._walk.feed import Keys
 from .._walk.walker import expanded
 from ..errors import NonScalarObjective
-from .elimination.contract import contract
-from .elimination.log_sum import log_sum
+from .elimination.eliminate import eliminate
+from .elimination.perturbation import PERTURBATIONS
+from .elimination.plugin import baselines
+from .elimination.semiring import NUMBERS, Semiring, drawing
 from .interpret.evaluate import evaluate
 from .interpret.evaluation import Evaluation
 from .interpret.scan import too_long
@@ -102,7 +104,8 @@ def estimator(
         staged = expanded(stage(program, *args, **kwargs))
         warn_jumps(staged, *_with_floats(program, args, kwargs))
         jaxpr, consts, rebuild, _ = staged
-        sum_up = functools.partial(contract, minimized=minimized)
+        plugins = (PERTURBATIONS, baselines(minimized))
+        sum_up = functools.partial(eliminate, ring=NUMBERS, plugins=plugins)
         total, aux = _estimated(jaxpr, consts, key, allow_biased, sum_up)
         total, aux = rebuild([total, *aux])
         return (total, aux) if has_aux else total
@@ -148,12 +151,17 @@ def log_expectation(objective: Callable[P, Any], *, draw: Any = None) -> Callabl
     ```
     """
     key = None if draw is None else checked_key(draw, "ppl.log_expectation(objective, draw=key)")
+    return sum_exactly(objective, drawing(key))
+
+
+def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, jax.Array]:
+    """The total over all the choices of an objective, in a ring whose weights are logarithms."""
 
     @standing_for(objective)
     def total(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         program = functools.partial(_with_scalar, objective, False)
         jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))
-        sum_up = functools.partial(log_sum, key=key)
+        sum_up = functools.partial(eliminate, ring=ring)
         value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, sum_up, exactly=True)
         return rebuild([value, *aux])[0]
 
@@ -222,7 +230,8 @@ def _auxiliary(out: Any, evaluation: Evaluation) -> jax.Array:
     if not out.axes:
         return jax.lax.stop_gradient(out.array)
     array = jnp.asarray(out.array, jnp.result_type(out.array, jnp.float32))
-    return jax.lax.stop_gradient(contract([Term(out._replace(array=array))], evaluation))
+    term = Term(out._replace(array=array))
+    return jax.lax.stop_gradient(eliminate([term], evaluation, NUMBERS, [PERTURBATIONS]))
 
 
 def _with_scalar(objective: Callable, has_aux: bool, *args: Any, **kwargs: Any) -> Any:

@@ -1,17 +1,87 @@
-"""Multiplying a term by a site's weights: those of the lanes that it depends on."""
+"""Semirings: in what numbers particles are summed out."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ..interpret.evaluation import Evaluation
-from ..values.dimensions import ANTICAUSAL, EXACT, Along
-from ..values.expansion import conform
-from ..values.lanes import Deps, Relation, join, move
-from ..values.value import NOW, Axis, Value, each_array, event_shape, place
+from ..._distributions.log_sum_exp import log_sum_exp
 from ..values.vanishing import quiet
+
+
+class Multiplication(NamedTuple):
+    """⊗: how weights multiply with each other and with terms.
+
+    It is associative, with `one ⊗ a = a`; and `zero ⊗ a = zero`, also where a is infinite: a
+    particle of weight zero is impossible, whatever it would cost.
+
+    - `times(weight, term)`: a ⊗ b, elementwise.
+    - `quiet`: the same for a term that may be infinite, whose derivative passes back nothing for
+      nothing (see `vanishing`).
+    - `product(weights, axis)`: ⊗ over dimensions.
+    """
+
+    times: Callable[[Any, Any], jax.Array]
+    quiet: Callable[[Any, Any], jax.Array]
+    product: Callable[..., jax.Array]
+    one: float
+    zero: float
+
+
+class Semiring(NamedTuple):
+    """⊕ and ⊗: how what is weighed adds up over particles, and how weights multiply.
+
+    Laws: ⊕ is associative and commutative, with `zero ⊕ a = a`; a ⊗ (b ⊕ c) = (a ⊗ b) ⊕ (a ⊗ c), so
+    that factors may be taken out of a sum; and those of `Multiplication`. They are all that
+    elimination needs: to sum out one site after the other gives the sum over all joint states.
+
+    - `total(array, axis)`: ⊕ over dimensions.
+    - `linear`: the total of a sum of terms is the sum of their totals, so that each term of an
+      objective meets weights alone: it is a cost. Otherwise terms are factors, and all that
+      depend on a site are added up (their ⊗) before it is summed out.
+    - `balanced`: the weights of a `normalized` site total `one`, so that what does not read the
+      site need not meet them.
+    - `key`: of the noise of totals that draw (see `drawing`).
+    """
+
+    multiplication: Multiplication
+    total: Callable[..., jax.Array]
+    linear: bool = False
+    balanced: bool = True
+    key: Any = None
+
+    @property
+    def one(self) -> float:
+        """The neutral weight."""
+        return self.multiplication.one
+
+    @property
+    def zero(self) -> float:
+        """The weight of what is impossible."""
+        return self.multiplication.zero
+
+    def times(self, weight: Any, term: Any, unbounded: bool = False) -> jax.Array:
+        """weight ⊗ term; of a term that may be infinite, if `unbounded`."""
+        ways = self.multiplication
+        return (ways.quiet if unbounded else ways.times)(weight, term)
+
+    def after(self, state: jax.Array, step: jax.Array) -> jax.Array:
+        """A row times a matrix, ⊕_i state_i ⊗ step_ij: `(*, K)` and `(*, K, K)` give `(*, K)`."""
+        if self.linear:
+            return jnp.einsum("...i,...ij->...j", state, step)
+        return self.total(state[..., None] + step, axis=-2)
+
+    def at(self, *place: Any) -> "Semiring":
+        """The same semiring for one sum: a total that draws has noise of its own at each place."""
+        if self.key is None:
+            return self
+        own = functools.reduce(jax.random.fold_in, place, self.key)
+        return self._replace(total=functools.partial(_total_drawn, key=own))
+
+
+# --- sum-product ---------------------------------------------------------------------------------
 
 
 def guarded_product(weight: Any, term: Any) -> Any:
@@ -20,135 +90,54 @@ def guarded_product(weight: Any, term: Any) -> Any:
     return weight * jnp.where(impossible, 0.0, term)
 
 
-quiet_product = quiet(lambda *pair: [guarded_product(*pair)], [True, False])
-"""The same for a term that may be infinite: what nothing comes back to passes back nothing."""
+_quiet_product = quiet(lambda *pair: [guarded_product(*pair)], [True, False])
+
+NUMBERS = Semiring(
+    Multiplication(guarded_product, _quiet_product, jnp.prod, 1.0, 0.0), jnp.sum, linear=True
+)
+"""Sum-product, (+, ×): with it, elimination gives the mean Σ_states (Σ terms) Π weights."""
 
 
-class Semiring(NamedTuple):
-    """How weights and terms multiply and add up, as numbers or as logarithms.
+# --- in logarithms -------------------------------------------------------------------------------
 
-    `times`: of a weight and a term; `product`: of weights, over some dimensions; `total`: the sum
-    over some dimensions.
+
+def _guarded_sum(log_weight: Any, term: Any) -> Any:
+    return jnp.where(jnp.isneginf(log_weight), -jnp.inf, log_weight + term)
+
+
+_IN_LOGS = Multiplication(_guarded_sum, _guarded_sum, jnp.sum, 0.0, -jnp.inf)
+
+LOGS = Semiring(_IN_LOGS, log_sum_exp)
+"""(log-sum-exp, +): log Σ_states exp(Σ terms) Π weights, where sites leave logs of weights."""
+
+MAX = Semiring(_IN_LOGS, jnp.max, balanced=False)
+"""(max, +): the largest max_states (Σ terms + Σ log weights), over all the sites there are."""
+
+
+def drawing(key: Any) -> Semiring:
+    """`LOGS`, where each log-sum-exp has the derivative of one addend, drawn by its share.
+
+    Reverse-mode derivatives of nested sums then are those at one joint state, drawn backwards from
+    its distribution.
     """
-
-    times: Callable[[Any, Any], Any]
-    product: Callable
-    total: Callable
+    return LOGS._replace(key=key)
 
 
-NUMBERS = Semiring(guarded_product, jnp.prod, jnp.sum)
+def _total_drawn(array: jax.Array, axis: Any, key: Any) -> jax.Array:
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    moved = jnp.moveaxis(array, axes, range(len(axes)))
+    return _drawn(moved.reshape(-1, *moved.shape[len(axes) :]), key)
 
 
-def axis_of(val: Value, number: int) -> Axis | None:
-    """The axis of a site's particles (in a loop, of the same step) that a value has, if any."""
-    return next((a for a in val.axes if a.site == number and a.step == NOW), None)
+@jax.custom_vjp
+def _drawn(logs: jax.Array, key: jax.Array) -> jax.Array:
+    return log_sum_exp(logs, 0)
 
 
-def weigh(
-    val: Value,
-    number: int,
-    axis: Axis | None,
-    evaluation: Evaluation,
-    own_step: bool = False,
-    ring: Semiring = NUMBERS,
-) -> Value:
-    """A value times a site's weights, over the axis that it has of the site.
-
-    Where it has lanes mixed, or is over their joint states, it meets the product of their weights.
-    """
-    lanes = evaluation[number].lane_sizes
-    relation = val.relations.get(number, (None,) * len(lanes))
-    if axis is not None:
-        relation = tuple(None if d in axis.form else a for d, a in enumerate(relation))
-    weight = own_weight(number, axis, evaluation)
-    return multiply(val, weight, relation, evaluation, own_step, ring)
+def _draw(logs, key):
+    total, chosen = log_sum_exp(logs, 0), jax.random.categorical(key, logs, axis=0)
+    shares = jax.nn.one_hot(chosen, len(logs), dtype=logs.dtype, axis=0)
+    return total, jnp.where(jnp.isneginf(total), 0.0, shares)
 
 
-def own_weight(number: int, axis: Axis | None, evaluation: Evaluation) -> Value:
-    """A site's weight over the axis that a term has of it; summed over its particles if none."""
-    site = evaluation[number]
-    weight = site.weight
-    if not site.axis:
-        return weight
-    if axis is None:
-        return sum_over(weight, Axis(number))
-    if not axis.form:
-        return weight
-    lanes = {**weight.relations, number: tuple(Along(d) for d in range(len(site.lane_sizes)))}
-    own = weight._replace(relations=lanes, sites=weight.sites | 1 << number)
-    return conform(evaluation, [own], {number: set(axis.form)})[0]
-
-
-def multiply(
-    val: Value,
-    weight: Value,
-    relation: Relation,
-    evaluation: Evaluation,
-    own_step: bool = False,
-    ring: Semiring = NUMBERS,
-) -> Value:
-    """A term times a weight: of its own lanes where these are kept apart, else of all of them."""
-    mixed = [d for d, a in enumerate(relation) if a is None]
-    weight = _product_over(weight, mixed, evaluation, ring.product)
-    apart = [along for along in relation if along is not None]
-    for d, along in enumerate(apart):
-        if along.how != EXACT and not own_step:
-            weight = _running_product(weight, d, along.how == ANTICAUSAL, evaluation)
-    places, rank = [along.dim for along in apart], len(event_shape(val))
-
-    times = quiet_product if ring is NUMBERS and val.unbounded else ring.times
-
-    def fn(term, weight):
-        return [times(place(weight, places, rank), term)]
-
-    def through(deps):
-        return [join([deps[0], move(deps[1], lambda d: places[d])])]
-
-    return evaluation.apply(fn, [val, weight], through)[0]
-
-
-def _product_over(
-    weight: Value, dims: Sequence[int], evaluation: Evaluation, product: Callable
-) -> Value:
-    """The product of a weight's lanes along some dimensions."""
-    if not dims:
-        return weight
-    kept = [d for d in range(len(event_shape(weight))) if d not in dims]
-    new = {d: i for i, d in enumerate(kept)}
-
-    def fn(x):
-        return [product(x, axis=tuple(dims))]
-
-    def through(deps):
-        return [move(dep, new.get) for dep in deps]
-
-    return evaluation.apply(fn, [weight], through)[0]
-
-
-def _running_product(weight: Value, d: int, reverse: bool, evaluation: Evaluation) -> Value:
-    """For each step, the product of the weights up to it (from it on)."""
-
-    def fn(x):
-        return [jax.lax.cumprod(x, axis=d, reverse=reverse)]
-
-    def through(deps: Sequence[Deps]) -> list[Deps]:
-        return list(deps)
-
-    return evaluation.apply(fn, [weight], through)[0]
-
-
-def sum_over(val: Value, axis: Axis, total: Callable = jnp.sum) -> Value:
-    """The sum over a named axis."""
-
-    def over(array, axes):
-        return total(array, axis=axes.index(axis)) if axis in axes else array
-
-    def without(axes):
-        return tuple(a for a in axes if a != axis)
-
-    worlds = val.worlds
-    if worlds and axis not in worlds.axes:
-        raise AssertionError("weights are multiplied in every world")
-    out = each_array(over, val)
-    worlds = out.worlds and out.worlds._replace(axes=without(out.worlds.axes))
-    return out._replace(axes=without(val.axes), worlds=worlds)
+_drawn.defvjp(_draw, lambda chosen, cotangent: (chosen * cotangent, None))

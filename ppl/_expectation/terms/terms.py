@@ -45,6 +45,13 @@ class Terms:
         old = self._terms.get(key)
         self._terms[key] = term if old is None else term._replace(val=_plus(old.val, val))
 
+    def split(self, numbers: Iterable[int]) -> tuple[list[Term], list[Term]]:
+        """The terms that depend on some sites, and the others."""
+        bits, found = sum(1 << number for number in numbers), ([], [])
+        for term in self:
+            found[not term.val.sites & bits].append(term)
+        return found
+
     def __iter__(self):
         return iter(self._terms.values())
 

@@ -1,0 +1,105 @@
+"""Variable elimination: sites are summed out one after the other, the last first."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..interpret.evaluation import Evaluation
+from ..terms.terms import Term, Terms, forget
+from .factors import join_factors, unit
+from .forward import fold
+from .plugin import Plugin
+from .semiring import Semiring
+from .weigh import axis_of, total_over, weigh
+
+
+def eliminate(
+    terms: Iterable[Term], evaluation: Evaluation, ring: Semiring, plugins: Sequence[Plugin] = ()
+) -> jax.Array:
+    """The total over all particles, and worlds, of an objective's terms and its sites' weights.
+
+    In a linear ring it is Σ_terms ⊕_particles term ⊗ Π weights, of the sites and lanes that the
+    term depends on; in another, ⊕_particles (Σ_terms term) ⊗ Π weights.
+
+    Sites are summed out in reverse order. Only the terms that depend on a site meet its weights:
+    for the others these total one (identically where `normalized`, else in expectation). What is
+    left depends on earlier sites alone, and is merged with the terms that do so already, so a chain
+    of T sites costs T such steps (the tower property).
+    """
+    run, terms = _Elimination(evaluation, ring, plugins), list(terms)
+    for plugin in plugins:
+        terms = plugin.start(terms, evaluation)
+    remaining, count = Terms(terms), len(evaluation.opened)
+    for block in reversed(_blocks(evaluation)):
+        here, others = remaining.split(block)
+        # in a loop, weights depend on later sites of earlier steps, which are gone as well
+        left = (forget(term, range(block.start, count)) for term in run.sum_out(here, block))
+        remaining = Terms([*others, *left])
+    return functools.reduce(jnp.add, (term.val.array for term in remaining))
+
+
+def _blocks(evaluation: Evaluation) -> list[range]:
+    """The sites that are summed out together: those of a loop's chain, else each by itself."""
+    blocks, number, chains = [], 0, evaluation.chains
+    while number < len(evaluation.opened):
+        blocks.append(chains.get(number, range(number, number + 1)))
+        number = blocks[-1].stop
+    return blocks
+
+
+class _Elimination(NamedTuple):
+    """What is the same for all sites that are summed out."""
+
+    evaluation: Evaluation
+    ring: Semiring
+    plugins: Sequence[Plugin]
+
+    def sum_out(self, here: Sequence[Term], block: range) -> Iterable[Term]:
+        """What is left of the terms that depend on some sites."""
+        if not here and not self.ring.balanced:
+            here = [unit(block.start, self.evaluation, self.ring)]
+        if not here:
+            return []
+        if block.start not in self.evaluation.chains:
+            return self._site(here, block.start)
+        if self.ring.linear:
+            here = self._own_steps(here, block)
+        return fold(here, block, self.evaluation, self.ring)
+
+    def _own_steps(self, here: Sequence[Term], chain: range) -> Sequence[Term]:
+        """Terms over the particles of their own step, summed over these: the rest of a chain."""
+        for number in reversed(chain):
+            own, others = Terms(here).split([number])
+            here = list(Terms([*others, *self._site(own, number, own_step=True)]))
+        return here
+
+    def _site(self, here: Sequence[Term], number: int, own_step: bool = False) -> list[Term]:
+        """The terms that depend on a site, summed over its particles; and what plug-ins add."""
+        if not here:
+            return []
+        terms = here if self.ring.linear else [join_factors(here, number, self.evaluation)]
+        met = [self._meet(term, number, own_step) for term in terms]
+        for plugin in self.plugins:
+            met.extend(plugin.more(here, number, self.evaluation))
+        return met
+
+    def _meet(self, term: Term, number: int, own_step: bool) -> Term:
+        """The term times the weights of a site, summed over the particles of it that it has."""
+        for plugin in self.plugins:
+            if (met := plugin.meet(term, number, self.evaluation)) is not None:
+                return met
+        axis, ring = axis_of(term.val, number), self.ring.at(number)
+        if axis is None and self._neutral(number):
+            return term
+        val = weigh(term.val, number, self.evaluation, ring, own_step)
+        return term._replace(val=val if axis is None else total_over(val, axis, ring))
+
+    def _neutral(self, number: int) -> bool:
+        """Whether the weights of a site total one."""
+        site = self.evaluation[number]
+        if not site.axis:
+            return self.evaluation.all_exact  # it has one value
+        return site.normalized and self.ring.balanced

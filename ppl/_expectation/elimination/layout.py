@@ -1,0 +1,76 @@
+"""How the steps of a chain are laid out as arrays."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..values.lanes import Deps
+from ..values.value import (
+    BEFORE,
+    NOW,
+    Axis,
+    Value,
+    axis_sizes,
+    event_shape,
+    union_axes,
+    with_sorted_axes,
+)
+from .semiring import Semiring
+
+
+class Layout(NamedTuple):
+    """How steps are laid out as arrays: `(steps, *outer, *lanes, *before, *now)`.
+
+    The states passed on from step to step are the particles of the sites `kept`: a row of them is
+    `(*outer, *lanes, *states)`. `sizes` are those of outer axes, of lanes and of states.
+    """
+
+    outer: tuple[Axis, ...]
+    kept: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    def array(self, val: Value) -> jax.Array:
+        """The array of a value of the steps; of size one along axes that it has not."""
+        rank, states = len(val.axes), [Axis(n, s) for s in (BEFORE, NOW) for n in self.kept]
+        leading, trailing = ([a for a in part if a in val.axes] for part in (self.outer, states))
+        places = [val.axes.index(axis) for axis in (*leading, *trailing)]
+        lanes = range(rank + 1, jnp.ndim(val.array))
+        order = (rank, *places[: len(leading)], *lanes, *places[len(leading) :])
+        before = 1 + len(self.outer) + len(lanes)
+        absent = [1 + i for i, axis in enumerate(self.outer) if axis not in val.axes]
+        absent += [before + i for i, axis in enumerate(states) if axis not in val.axes]
+        return jnp.expand_dims(jnp.transpose(val.array, order), absent)
+
+    def start(self, ring: Semiring) -> jax.Array:
+        """The row before the first step, at which all particles mean the same: it has the first."""
+        outer, lanes, states = self.sizes
+        first = jnp.full(states, ring.zero).at[(0,) * len(states)].set(ring.one)
+        return jnp.broadcast_to(first, (*outer, *lanes, *states))
+
+    def after(self, row: jax.Array, step: jax.Array, ring: Semiring) -> jax.Array:
+        """The row after a step `(*outer, *lanes, *before, *now)`."""
+        outer, lanes, states = self.sizes
+        step = jnp.broadcast_to(step, (*outer, *lanes, *states, *states))
+        count = math.prod(states)
+        matrix = step.reshape(*outer, *lanes, count, count)
+        return ring.after(row.reshape(*outer, *lanes, count), matrix).reshape(row.shape)
+
+    def named(self, rows: jax.Array, step: int, deps: Deps, lead: int = 0) -> Value:
+        """Rows `(*lead, *outer, *lanes, *states)` as a value, over the particles of a `step`."""
+        count, rank = len(self.outer), len(self.kept)
+        named = [*range(lead, lead + count), *range(rows.ndim - rank, rows.ndim)]
+        array = jnp.moveaxis(rows, named, range(count + rank))
+        axes = (*self.outer, *(Axis(n, step) for n in self.kept))
+        return with_sorted_axes(Value(array, axes, *deps))
+
+
+def layout(vals: Sequence[Value], kept: tuple[int, ...], sites: range) -> Layout:
+    """That of values over the particles of a step of some sites and of the one before."""
+    outer = tuple(axis for axis in union_axes(vals) if axis.site not in sites)
+    states = tuple(Axis(n) for n in kept)
+    lanes = event_shape(vals[0])[1:]
+    sizes = tuple(axis_sizes(vals, outer)), lanes, tuple(axis_sizes(vals, states))
+    return Layout(outer, kept, sizes)
