@@ -121,7 +121,7 @@ def stopping(images: int, model: Callable, guide: Callable, observed: dict) -> j
             address: value if int(address.rpartition("_")[2]) < t else jnp.zeros_like(value)
             for address, value in q.choices.items()
         }
-        without = ppl.simulate(ppl.intervene(likelihood, before)).log_likelihood
+        without = ppl.replay(likelihood, before).log_likelihood
         ppl.control_variate(f"z_pres_{t}", without / images)
     return ppl.log_density(model, {**q.choices, **observed}) - q.log_density
 

@@ -11,7 +11,6 @@ from ._ir.estimator import Reparameterized, ScoreFunction
 from ._ir.fresh_key import fresh_key
 from ._ir.sample import sample
 from ._ir.state import State
-from ._meanings.distributions import distributions
 from ._meanings.rewrite import (
     bounded,
     condition,
@@ -25,8 +24,9 @@ from ._meanings.rewrite import (
 from ._meanings.seed import seed
 from ._meanings.show import show
 from ._meanings.survey import Seen, survey
-from ._meanings.trace import Trace, log_density, simulate, within_support
+from ._meanings.trace import Trace, log_density, replay, simulate, within_support
 from ._walk import vmap as _vmap  # noqa: F401  (installs the batching of sites in control flow)
+from ._walk.site_record import SiteRecord
 
 if TYPE_CHECKING:
     from ._fit.fit import fit
@@ -37,12 +37,12 @@ __all__ = [
     "Reparameterized",
     "ScoreFunction",
     "Seen",
+    "SiteRecord",
     "State",
     "Trace",
     "bounded",
     "condition",
     "control_variate",
-    "distributions",
     "errors",
     "expectation",
     "extend",
@@ -56,6 +56,7 @@ __all__ = [
     "marginal",
     "mask",
     "normalize",
+    "replay",
     "sample",
     "scale",
     "scope",

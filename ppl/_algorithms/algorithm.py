@@ -151,7 +151,7 @@ class Algorithm(eqx.Module):
     ...         trace = ppl.simulate(target.prior)
     ...         return trace.choices, trace.log_density
     ...     def log_density(self, target, choices):
-    ...         return ppl.log_density(ppl.intervene(target.program, target.observed), choices)
+    ...         return ppl.replay(target.prior, choices).log_density
     >>> def model():
     ...     ppl.sample("x", dist.Normal(ppl.sample("u", dist.Normal(0.0, 1.0)), 1.0))
     >>> only_x = ppl.marginal(model, ["x"], Prior())

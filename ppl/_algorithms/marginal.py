@@ -15,6 +15,7 @@ from .._meanings.trace import log_density
 from .._walk.choices import checked_choices
 from .._walk.feed import Nothing, Placed
 from .._walk.record import Record, check_duplicates
+from .._walk.site_record import values_of
 from .._walk.walker import placed_sites, walk
 from ..errors import ObservedMarginal, UnknownAddress
 from .algorithm import Algorithm, Target
@@ -222,13 +223,11 @@ def _drawn(program: Callable) -> dict[Path, Any]:
 
     def meaning(call, feed):
         value = call.bind()
-        if isinstance(call, Compound):
-            found = zip(call.paths, value, call.observed, strict=True)
-            return value, Record({path: x for path, x, data in found if data is None})
-        return value, Record({} if call.site.observed else {call.site.path: value})
+        return value, Record(values_of(call, value if isinstance(call, Compound) else [value]))
 
     staged = stage(program)
-    return dict(walk(staged.jaxpr, staged.consts, [], meaning, Nothing())[1].values)
+    sites = walk(staged.jaxpr, staged.consts, [], meaning, Nothing())[1].sites
+    return {path: site.value for path, site in sites.items()}
 
 
 def _free_sites(staged: Staged) -> dict[Path, Placed]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from operator import and_
-from typing import Any
+from operator import and_, mul
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,57 @@ from .integers import of_elements, representable
 from .law import is_a, scored
 
 
+class Score(NamedTuple):
+    """The log densities of one lane, of an element of the batch each.
+
+    - `terms`: what counts, scaled, masked, and zero where the lane is not reached.
+    - `log_probs`: the same before scales and masks.
+    - `factor`: scales times masks, of the same shape; None for one.
+    """
+
+    terms: jax.Array
+    log_probs: jax.Array
+    factor: jax.Array | None
+
+
+def score(site: Any, operands: Any, given: jax.Array) -> Score:
+    """Log densities as the distribution gives them, with and without the site's factors.
+
+    What a mask leaves out is scored a second time, at its own value.
+    """
+    terms, unscaled = _log_probs(site, operands, given)
+    bare, masks = _unmasked(operands)
+    if masks:
+        _, unscaled = _log_probs(site, bare, given)
+    factors = [*operands.scales, *(jnp.asarray(mask, terms.dtype) for mask in masks)]
+    if not factors:
+        return Score(terms, unscaled, None)
+    factor = jnp.broadcast_to(jnp.asarray(reduce(mul, factors), terms.dtype), terms.shape)
+    return Score(terms, unscaled, factor)
+
+
+def _unmasked(operands: Any) -> tuple[Any, list]:
+    """The operands without their masks, and these."""
+    distribution, masks = operands.distribution, [*operands.masks]
+    bounded = isinstance(distribution, Bounded)
+    distribution = distribution.distribution if bounded else distribution
+    while is_a(distribution, "MaskedDistribution"):
+        masks.append(distribution._mask)
+        distribution = distribution.base_dist
+    distribution = Bounded(distribution) if bounded else distribution
+    return operands._replace(distribution=distribution, masks=()), masks
+
+
 def log_probs(site: Any, operands: Any, given: jax.Array) -> jax.Array:
     """Log densities as the distribution gives them, of an element each: scaled, masked, flagged.
 
     A number which is no integer has density zero at a site of integers.
     """
+    return _log_probs(site, operands, given)[0]
+
+
+def _log_probs(site: Any, operands: Any, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The log densities of the elements, and the same before they are scaled."""
     masked, flags = operands.distribution, (*operands.masks, *operands.active)
     bounded = isinstance(masked, Bounded)
     masked = masked.distribution if bounded else masked
@@ -38,11 +84,18 @@ def log_probs(site: Any, operands: Any, given: jax.Array) -> jax.Array:
     )
     for factor in (*operands.scales, *flags):
         _check_factor(factor, logp.shape, site)
-    for scale in operands.scales:
-        logp = scale * logp
+    scaled = reduce(lambda log, scale: scale * log, operands.scales, logp)
     if whole is not True:
         whole = jnp.broadcast_to(whole | jnp.logical_not(kept), value.shape)
-        logp = jnp.where(of_elements(whole, logp.shape), logp, -jnp.inf)
+        whole = of_elements(whole, logp.shape)
+    terms = _left_out(scaled, whole, flags)
+    return terms, _left_out(logp, whole, flags) if operands.scales else terms
+
+
+def _left_out(logp: jax.Array, whole: Any, flags: Sequence[Any]) -> jax.Array:
+    """Log densities that are minus infinity where a value is no integer, zero where flagged."""
+    if whole is not True:
+        logp = jnp.where(whole, logp, -jnp.inf)
     for flag in flags:
         logp = jnp.where(flag, logp, 0.0)
     return logp

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .._analysis.continuity import warn_jumps
 from .._ir.stage import P, Staged, keyed, program_name, stage, standing_for
+from .._jax import equations
 from .._meanings.seed import checked_key
 from .._walk.feed import Keys
 from .._walk.walker import expanded
@@ -101,7 +102,7 @@ def estimator(
     def estimate(key: Any, *args: Any, **kwargs: Any) -> Any:
         key = checked_key(key, "ppl.expectation(objective)")
         program = functools.partial(_with_scalar, objective, has_aux)
-        staged = expanded(stage(program, *args, **kwargs))
+        staged = _staged(program, *args, **kwargs)
         warn_jumps(staged, *_with_floats(program, args, kwargs))
         jaxpr, consts, rebuild, _ = staged
         plugins = (PERTURBATIONS, baselines(minimized))
@@ -160,12 +161,18 @@ def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, jax.
     @standing_for(objective)
     def total(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         program = functools.partial(_with_scalar, objective, False)
-        jaxpr, consts, rebuild, _ = expanded(stage(program, *args, **kwargs))
+        jaxpr, consts, rebuild, _ = _staged(program, *args, **kwargs)
         sum_up = functools.partial(eliminate, ring=ring)
         value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, sum_up, exactly=True)
         return rebuild([value, *aux])[0]
 
     return total
+
+
+def _staged(program: Callable, *args: Any, **kwargs: Any) -> Staged:
+    """A program of plain sites, without what nobody reads (such as the records of a trace)."""
+    staged = expanded(stage(program, *args, **kwargs))
+    return staged._replace(jaxpr=equations.pruned(staged.jaxpr))
 
 
 def _estimated(
@@ -201,7 +208,7 @@ def _with_floats(program: Callable, args: tuple, kwargs: dict) -> tuple[Callable
     def restage(floats: list) -> Staged:
         new = dict(zip(places, floats, strict=True))
         again, named = treedef.unflatten([new.get(i, x) for i, x in enumerate(leaves)])
-        return expanded(stage(program, *again, **named))
+        return _staged(program, *again, **named)
 
     return restage, [leaves[i] for i in places]
 

@@ -80,13 +80,17 @@ class Compound(NamedTuple):
 
     def log_prob(self, given: Sequence[Any]) -> jax.Array:
         """Its log density at given values, of all lanes."""
+        return jnp.sum(self.log_probs(given))
+
+    def log_probs(self, given: Sequence[Any]) -> jax.Array:
+        """Its log densities at given values, of a lane each."""
         log = self.density(*self.returned(given))[0]
         left_out = jnp.logical_not(_all(self.active + self.masks))
         for site, value in zip(self.sites, given, strict=True):
             if value.dtype != site.out.dtype:
                 whole = of_elements(representable(value, site.out.dtype), jnp.shape(log))
                 log = jnp.where(whole | left_out, log, -jnp.inf)
-        return jnp.sum(log)
+        return log
 
     def with_data(self, values: Mapping[Path, Any]) -> "Compound":
         """The same site with data at some of its addresses."""

@@ -14,7 +14,7 @@ import numpy as np
 from .._distributions.bounded import Bounded, inside, varies
 from .._distributions.cut import gated
 from .._distributions.integers import as_integers, representable
-from .._distributions.score import log_probs
+from .._distributions.score import log_probs, score
 from .._jax import primitives, source
 from .._jax.failure import told_of_site
 from .._jax.leaves import DYNAMIC, merge, partition
@@ -235,6 +235,20 @@ class Call(NamedTuple):
 
         with jax.named_scope(self.site.label):
             return jnp.sum(self.over_lanes(one, value))
+
+    def score(self, value: Any, beside: Callable[[Operands], Any]) -> tuple:
+        """Its share, as `log_prob` gives it; the same by lane; a `Score`; what `beside` makes.
+
+        The latter three have the lanes in front; `beside` is given the operands of one.
+        """
+
+        def one(ops: Operands, value):
+            found = score(self.site, ops, value)
+            return jnp.sum(found.terms), found, beside(ops)
+
+        with jax.named_scope(self.site.label):
+            logs, found, others = self.over_lanes(one, value)
+            return jnp.sum(logs), logs, found, others
 
     def outside(self, value: Any) -> jax.Array:
         """How many lanes are reached with a value outside the distribution's support."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax._src import core, source_info_util
+from jax.interpreters import partial_eval
 
 from .primitives import SampleEffect
 
@@ -35,6 +36,13 @@ def live(jaxpr: Any) -> list[Any]:
             kept.append(eqn)
             read |= {atom for atom in eqn.invars if not is_literal(atom)}
     return kept[::-1]
+
+
+def pruned(jaxpr: Any) -> Any:
+    """A jaxpr without what its outputs do not read, in loops and branches too; sites stay."""
+    if any(has_sites(eqn) and not eqn.effects for eqn in jaxpr.eqns):
+        return jaxpr  # JAX does not see these sites, and would leave them out
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
 
 
 def is_literal(atom: Any) -> bool:

@@ -1,27 +1,33 @@
 """Records: what an interpretation brings up from the sites of a program, body by body."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from .._ir.address import Path
-from .._ir.site import Site
 from ..errors import BranchMismatch, DuplicateAddress
 from .feed import Placed
+from .site_record import SiteRecord, conform, placeholder, select
 
 
-class Record(eqx.Module):
-    """Values by address, whether control flow reached them, and summed log densities.
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["sites", "log_density", "log_likelihood"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What the sites of a body did, by address, and summed log densities.
 
-    A value is an array, or a pytree of arrays with the site's lanes in front. `valid` has an entry
-    for each conditional site only. Logs are None where nothing was scored.
+    A site's record has the lanes and the loops within the body in front. Logs are None where
+    nothing was scored.
     """
 
-    values: dict[Path, Any] = eqx.field(default_factory=dict)
-    valid: dict[Path, jax.Array] = eqx.field(default_factory=dict)
+    sites: dict[Path, SiteRecord] = dataclasses.field(default_factory=dict)
     log_density: Any = None
     log_likelihood: Any = None
 
@@ -29,40 +35,33 @@ class Record(eqx.Module):
         """The record of a loop from the record of its body with a leading axis of steps."""
         axis = {p.path: p.site.loop_position(p.depth + 1) for p in body}
         return Record(
-            {path: _moved(v, axis[path]) for path, v in self.values.items()},
-            {path: jnp.moveaxis(v, 0, axis[path]) for path, v in self.valid.items()},
+            {path: _moved(site, axis[path]) for path, site in self.sites.items()},
             *jax.tree.map(jnp.sum, (self.log_density, self.log_likelihood)),
         )
 
-    def without_values(self) -> "Record":
-        return Record({}, {}, self.log_density, self.log_likelihood)
+    def without_sites(self) -> "Record":
+        return Record({}, self.log_density, self.log_likelihood)
 
 
-def _moved(value: Any, axis: int) -> Any:
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), value)
+def _moved(record: SiteRecord, axis: int) -> SiteRecord:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), record) if axis else record
 
 
 def joined(records: Sequence[Record]) -> Record:
     """One record from those of the equations of one body.
 
     An address twice is an error, unless the two sites stand in different branches of one batched
-    `cond`: then they are one site, with the value of the branch that was reached.
+    `cond`: then they are one site, with the record of the branch that was reached.
     """
-    values: dict[Path, jax.Array] = {}
-    valid: dict[Path, jax.Array] = {}
+    sites: dict[Path, SiteRecord] = {}
     for record in records:
-        for path, value in record.values.items():
-            if path in values and path in valid and path in record.valid:
-                chosen = record.valid[path]
-                extra = (1,) * (value.ndim - chosen.ndim)
-                value = jnp.where(chosen.reshape(chosen.shape + extra), value, values[path])
-                valid[path] = valid[path] | chosen
-            elif path in record.valid:
-                valid[path] = record.valid[path]
-            values[path] = value
+        for path, site in record.sites.items():
+            old = sites.get(path)
+            if old is not None and old.conditional and site.conditional:
+                site = select(site.valid, site, old)
+            sites[path] = site
     return Record(
-        values,
-        valid,
+        sites,
         _total([r.log_density for r in records]),
         _total([r.log_likelihood for r in records]),
     )
@@ -78,16 +77,17 @@ def _total(logs: Sequence[Any]) -> Any:
 
 def check_duplicates(sites: Sequence[Placed], name: str) -> None:
     """Raises where two sites that can both be reached share an address."""
-    seen: dict[Path, list[Site]] = {}
-    for site in (placed.site for placed in sites if placed.path):
-        for other in seen.setdefault(site.path, []):
-            if not site.excludes(other):
+    seen: dict[Path, list[Placed]] = {}
+    for placed in (placed for placed in sites if placed.path):
+        for other in seen.setdefault(placed.path, []):
+            if not placed.site.excludes(other.site):
                 raise DuplicateAddress(
-                    f"Program {name!r} has two sites at the address {site.address!r}: "
-                    f"{other.where} and {site.where}. Rename one, or put the sub-program in "
-                    f'ppl.scope(program, "prefix").'
+                    f"Program {name!r} has two sites at the address {placed.site.address!r}: "
+                    f"{other.site.where} and {placed.site.where}. Rename one, or put the "
+                    f'sub-program in ppl.scope(program, "prefix").'
                 )
-        seen[site.path].append(site)
+        seen[placed.path].append(placed)
+    _check_agreement(seen)
 
 
 def aligned(records: Sequence[Record], bodies: Sequence[Sequence[Placed]], taken: int) -> Record:
@@ -97,50 +97,47 @@ def aligned(records: Sequence[Record], bodies: Sequence[Sequence[Placed]], taken
         for placed in filter(lambda placed: placed.path, body):
             places.setdefault(placed.path, []).append(placed)
     _check_agreement(places)
-    covered = {path for record in records for path in record.values}
-    everywhere = {
-        path for path in covered if all(path in r.values and path not in r.valid for r in records)
-    }
-    logs = [
-        any(getattr(r, name) is not None for r in records)
+    covered = sorted({path for record in records for path in record.sites})
+    summed = [
+        _aligned_log([getattr(record, name) for record in records], taken)
         for name in ("log_density", "log_likelihood")
     ]
-    return _cover(records[taken], covered, everywhere, places, logs)
+    return Record(
+        {path: _aligned_site(path, places[path][0], records, taken) for path in covered}, *summed
+    )
 
 
-def _cover(record, covered, everywhere, places, logs) -> Record:
-    values, valid = {}, {}
-    for path in sorted(covered):
-        placed = places[path][0]
-        taken = path in record.values
-        if taken:
-            values[path] = record.values[path]
-        else:
-            values[path] = jnp.zeros(placed.shape, placed.site.out.dtype)
-        if path not in everywhere:
-            lanes = placed.shape[: len(placed.shape) - len(placed.site.out.shape)]
-            valid[path] = record.valid.get(path, jnp.full(lanes, taken))
-    summed = [
-        jnp.asarray(0.0 if log is None else log) if scored else None
-        for log, scored in zip((record.log_density, record.log_likelihood), logs, strict=True)
-    ]
-    return Record(values, valid, *summed)
+def _aligned_log(logs: Sequence[Any], taken: int) -> Any:
+    if all(log is None for log in logs):
+        return None
+    return jnp.asarray(0.0 if logs[taken] is None else logs[taken])
 
 
-def _check_agreement(places: dict[Path, list[Placed]]) -> None:
+def _aligned_site(path: Path, placed: Placed, records: Sequence[Record], taken: int) -> SiteRecord:
+    """The record of one site; a placeholder where the branch taken has no such site."""
+    having = [i for i, record in enumerate(records) if path in record.sites]
+    alike = dict(zip(having, conform([records[i].sites[path] for i in having]), strict=True))
+    reached = taken in alike
+    site = alike[taken] if reached else placeholder(placed, alike[having[0]])
+    if len(having) == len(records) and not any(one.conditional for one in alike.values()):
+        return site
+    valid = site.valid if reached else jnp.zeros_like(site.valid)
+    return dataclasses.replace(site, _valid=valid)
+
+
+def _check_agreement(places: Mapping[Path, Sequence[Placed]]) -> None:
     for found in places.values():
         first = found[0]
         for other in found[1:]:
-            mine = (first.shape, first.site.out.dtype)
-            theirs = (other.shape, other.site.out.dtype)
+            mine, theirs = _described(first), _described(other)
             if mine != theirs:
                 raise BranchMismatch(
-                    f"Site {first.site.address!r} has shape and dtype {_text(mine)} in one branch "
-                    f"({first.site.where}) and {_text(theirs)} in another ({other.site.where}). "
-                    "Give the two sites different addresses, or the same shape and dtype."
+                    f"Site {first.site.address!r} {mine} in one branch ({first.site.where}) and "
+                    f"{theirs} in another ({other.site.where}). Give the two sites different "
+                    "addresses, or the same shape and dtype, and data in both or in neither."
                 )
 
 
-def _text(struct: tuple) -> str:
-    shape, dtype = struct
-    return f"{jnp.dtype(dtype).name}{list(shape)}"
+def _described(placed: Placed) -> str:
+    text = f"{jnp.dtype(placed.site.out.dtype).name}{list(placed.shape)}"
+    return f"has shape and dtype {text}" + (" and is observed" if placed.site.observed else "")

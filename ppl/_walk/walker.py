@@ -206,7 +206,7 @@ def _while(loop: While, operands, meaning, feed):
     def once(carry, feed):
         now, later = feed.iterate(places)
         outs, record = walk(*loop.body, [*consts, *carry], meaning, now)
-        return outs, later, record.without_values()
+        return outs, later, record.without_sites()
 
     structure = jax.eval_shape(lambda: once(init, feed)[2])
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), structure)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import ppl
-from ppl import condition, intervene, log_density, sample, simulate
+from ppl import condition, log_density, replay, sample, simulate
 from ppl.extend import StateSpace, Target
 
 from .._scoring import at_choices_of, proposed_by
@@ -148,7 +148,7 @@ class _Filter(NamedTuple):
         traces = jax.vmap(lambda _: simulate(self.space.start))(jnp.arange(free))
         found = traces.value, traces.choices, traces.log_likelihood
         if self.given is not None:
-            own = simulate(intervene(self.space.start, self.given[0]))
+            own = replay(self.space.start, self.given[0])
             found = with_first(found, (own.value, dict(self.given[0]), own.log_likelihood))
         (state, inputs), choices, weights = found
         return _Begun(choices, weights, state, inputs, [])
@@ -215,7 +215,7 @@ class _Filter(NamedTuple):
         if kernel is not None:  # reversible: what the given choices may have been moved from
             choices = kernel.step(Target(step, {}), choices)
         if proposal is None:
-            trace = simulate(intervene(step, choices))
+            trace = replay(step, choices)
             gain = trace.log_likelihood
         else:
             trace = simulate(condition(step, choices))
@@ -243,7 +243,7 @@ class _Filter(NamedTuple):
 
 def _continued(lineage: Lineage, step: Callable, choices: Choices) -> Lineage:
     """A particle with other choices at its last step."""
-    state = simulate(intervene(step, choices)).value
+    state = replay(step, choices).value
     return lineage._replace(state=state, choices=choices)
 
 

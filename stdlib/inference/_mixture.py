@@ -59,7 +59,7 @@ def _given(target: Target, state: Mapping[str, Any]) -> Target:
 
 def _joint_states(target: Target, addresses: tuple[str, ...]) -> Mapping[str, Any]:
     """Every combination of values of every element of some choices, along a leading axis."""
-    found = ppl.distributions(target.prior, zeros_of(target))
+    found = ppl.replay(target.prior, zeros_of(target)).sites
     elements = [math.prod(_at(target.hidden, address).shape) for address in addresses]
     supports = [_support(found, address) for address in addresses]
     count = math.prod(len(s) ** n for s, n in zip(supports, elements, strict=True))
@@ -80,14 +80,15 @@ def _joint_states(target: Target, addresses: tuple[str, ...]) -> Mapping[str, An
     return states
 
 
-def _support(found: Mapping[str, Any], address: str) -> np.ndarray:
+def _support(sites: Mapping[str, ppl.SiteRecord], address: str) -> np.ndarray:
     """The values that each element of a site may take."""
-    try:
-        distribution = _at(found, address)
-        with jax.ensure_compile_time_eval():
-            values = np.asarray(distribution.enumerate_support(expand=False))
-    except (KeyError, jax.errors.JAXTypeError):
-        values = None
+    distribution, values = sites[address].distribution, None
+    if distribution is not None and not sites[address].conditional:
+        try:
+            with jax.ensure_compile_time_eval():
+                values = np.asarray(distribution.enumerate_support(expand=False))
+        except jax.errors.JAXTypeError:
+            pass
     if values is None or math.prod(values.shape) != len(values):
         raise UnsuitableEstimator(
             f"Exact() cannot list the values of {address!r}, to integrate continuous choices given "

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from ppl import intervene, log_density, simulate
+from ppl import log_density, replay, simulate
 from ppl.extend import Target
 
 from .._scoring import at_choices_of, proposed_by
@@ -57,7 +57,7 @@ class Importance(Weighted):
     def log_weight(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
         """p(u, x) / r(u) at the given choices."""
         if self.proposal is None:
-            return log_density(intervene(target.prior, choices), {})
+            return replay(target.prior, choices).log_likelihood
         proposal = at_choices_of(target.prior, self.proposal, target.observed)
         log_r = log_density(proposal, choices, target.observed)
         return self._scored(target, choices) - log_r

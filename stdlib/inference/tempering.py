@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ppl import intervene, log_density
+from ppl import replay
 from ppl.errors import InvalidSetting
 from ppl.extend import Target
 
@@ -24,8 +24,9 @@ class Tempered(NamedTuple):
 
     def log_density(self, choices: Mapping[str, Any]) -> jax.Array:
         """log p(u) + β log p(x | u)."""
-        rest = (1.0 - self.power) * log_likelihood(self.target, choices)
-        return self.target.log_density(choices) - rest
+        self.target.check(choices)
+        trace = replay(self.target.prior, choices)
+        return trace.log_density + self.power * trace.log_likelihood
 
     def supports(self, choices: Mapping[str, Any]) -> jax.Array:
         """Whether the choices lie in their distributions' supports."""
@@ -34,7 +35,7 @@ class Tempered(NamedTuple):
 
 def log_likelihood(target: Target, choices: Mapping[str, Any]) -> jax.Array:
     """log p(x | u): of the target's observations, given its hidden choices."""
-    return log_density(intervene(target.prior, choices), {})
+    return replay(target.prior, choices).log_likelihood
 
 
 def powers(schedule: Any) -> np.ndarray:

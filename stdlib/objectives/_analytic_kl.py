@@ -1,7 +1,7 @@
 """Divergences between a guide's sites and the model's, in closed form where there is one."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,65 +9,54 @@ import numpyro.distributions as dist
 from numpyro.distributions.kl import kl_divergence
 
 import ppl
+from ppl import SiteRecord, Trace
 from ppl.errors import InvalidSetting
 
-from ._gradients import sites_of
+from .._supports import contains, support_of
 
 
-class Rewritten(NamedTuple):
-    """The ELBO's terms: the sites whose divergence is known, and what remains of the others.
-
-    - `divergence`: the sum of KL(q_i ‖ p_i) over the sites i that are known in closed form.
-    - `prior`, `guide`: log p and log q of the sites that are not, as sampled.
-    - `likelihood`: log p of the data.
-    """
-
-    divergence: jax.Array
-    prior: jax.Array
-    guide: jax.Array
-    likelihood: jax.Array
-
-
-def rewritten(joint: Callable, guide: Callable, choices: Mapping[str, Any]) -> Rewritten:
-    """The terms of log p - log q at choices from the guide, those known in closed form rewritten.
+def log_ratio(joint: Callable, guide: Callable, p: Trace, q: Trace) -> jax.Array:
+    """log p - log q of the unobserved sites; -KL(q_i ‖ p_i) where that is known in closed form.
 
     A site's term is rewritten where, in the guide, nothing that the model's site reads comes after
     it: given all that both distributions read, the site is then still drawn from the guide's.
-    `joint` is the model, conditioned. **Raises** `InvalidSetting` where no site can be rewritten.
+    `joint` is the model, conditioned; `q` a run of the guide, `p` one of `joint` at its choices.
+    **Raises** `InvalidSetting` where no site can be rewritten.
     """
-    p, q = (_unweighted(f, choices) for f in (joint, guide))
-    values = dict(sites_of(choices))
     before, reads = _upstream(guide), _reads(joint)
-    after = {a: [read for read in reads[a] if a in before.get(read, ())] for a in q.keys() & p}
-    divergences = {
-        address: found
-        for address in after
-        if not after[address]
-        if (found := _divergence(q[address], p[address], jnp.ndim(values[address]))) is not None
-    }
-    if not divergences:
+    sites = {a: (p.sites[a], q.sites[a]) for a in q.sites}
+    known, kept = jnp.zeros(()), {}
+    for address, (mine, theirs) in sites.items():
+        after = [read for read in reads[address] if address in before.get(read, ())]
+        reason = _unfit(mine, theirs, address, after)
+        divergence = None if reason else _divergence(theirs, mine)
+        if divergence is None:
+            kept[address] = reason or _unknown(theirs, mine)
+        else:
+            known = known - divergence
+    if len(kept) == len(sites):
+        why = ", ".join(f"{address!r} ({reason})" for address, reason in kept.items())
         raise InvalidSetting(
             "analytic_kl=True, but the divergence is known in closed form at no site: "
-            f"{_described(values, q, p, after)}. Leave analytic_kl out: the sampled terms have the "
-            "same mean."
+            f"{why}. Leave analytic_kl out: the sampled terms have the same mean."
         )
-    known = {a: values.pop(a) for a in sorted(divergences)}
-    everything = {**known, **values}
-    likelihood = ppl.log_density(ppl.intervene(joint, everything), {})
-    rest = ppl.log_density(ppl.intervene(joint, known), values) - likelihood
-    return Rewritten(
-        sum((divergences[address] for address in known), jnp.zeros(())),
-        rest,
-        ppl.log_density(ppl.intervene(guide, known), values),
-        likelihood,
-    )
+    for mine, theirs in (sites[address] for address in kept):
+        known = known + jnp.sum(mine.log_density) - jnp.sum(theirs.log_density)
+    return known
 
 
-def _unweighted(program: Callable, choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The distributions of the sites that are neither scaled nor masked, by address."""
-    weighted = {node.site.address for node in ppl.show(program).sites if node.weighted}
-    found = sites_of(ppl.distributions(program, choices))
-    return {address: d for address, d in found if address not in weighted}
+def _unfit(p: SiteRecord, q: SiteRecord, address: str, after: Sequence[str]) -> str:
+    """Why a site's divergence is not that of its two distributions; nothing where it is."""
+    if any(d.distribution is None or d.weighted or d.conditional for d in (p, q)):
+        return "scaled, masked, in a branch, or compound"
+    if address in after:
+        return "in a loop, where it reads its own earlier steps"
+    return f"the model's reads {after[0]!r}, which in the guide depends on it" if after else ""
+
+
+def _unknown(q: SiteRecord, p: SiteRecord) -> str:
+    names = (type(_elements(site.distribution)).__name__ for site in (q, p))
+    return f"{' and '.join(names)}, of which NumPyro knows none"
 
 
 def _reads(program: Callable) -> dict[str, set[str]]:
@@ -86,20 +75,21 @@ def _upstream(program: Callable) -> dict[str, set[str]]:
     return above
 
 
-def _divergence(q: Any, p: Any, ndim: int) -> jax.Array | None:
+def _divergence(q: SiteRecord, p: SiteRecord) -> jax.Array | None:
     """KL(q ‖ p), summed over batch and lanes; None where NumPyro has no exact closed form."""
-    lanes = ndim - len(q.batch_shape + q.event_shape)
-    q, p = _elements(q), _elements(p)
-    if any(isinstance(part, _UNFIT) for d in (q, p) for part in _layers(d)):
+    mine, theirs = _elements(q.distribution), _elements(p.distribution)
+    if any(isinstance(part, _UNFIT) for d in (mine, theirs) for part in _layers(d)):
+        return None
+    if not contains(support_of(p.distribution), support_of(q.distribution)):
         return None
 
     def divergence(q: Any, p: Any) -> jax.Array:
         return jnp.sum(kl_divergence(q, p))
 
-    for _ in range(lanes):
+    for _ in jnp.shape(q.log_density):
         divergence = jax.vmap(divergence)
     try:
-        return jnp.sum(divergence(q, p))
+        return jnp.sum(divergence(mine, theirs))
     except NotImplementedError:
         return None
 
@@ -120,26 +110,3 @@ def _elements(distribution: Any) -> Any:
     while isinstance(distribution, dist.Independent):
         distribution = distribution.base_dist
     return distribution
-
-
-def _described(
-    values: Mapping[str, Any],
-    q: Mapping[str, Any],
-    p: Mapping[str, Any],
-    after: Mapping[str, list[str]],
-) -> str:
-    """Of each site, why its divergence is not known."""
-
-    def family(distribution: Any) -> str:
-        return type(_elements(distribution)).__name__
-
-    def reason(address: str) -> str:
-        if address not in after:
-            return "scaled, masked, in a branch, or compound"
-        if address in after[address]:
-            return "in a loop, where it reads its own earlier steps"
-        if after[address]:
-            return f"the model's reads {after[address][0]!r}, which in the guide depends on it"
-        return f"{family(q[address])} and {family(p[address])}, of which NumPyro knows none"
-
-    return ", ".join(f"{address!r} ({reason(address)})" for address in values)

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
-from ppl import intervene, log_density, simulate
+from ppl import replay, simulate
 
-from ._analytic_kl import rewritten
+from ._analytic_kl import log_ratio
 from ._gradients import joint_at
 
 
@@ -48,9 +48,7 @@ def beta_elbo(
     ```
     """
     q, joint = simulate(guide), joint_at(model, observed, guide)
+    p = replay(joint, q.choices)
     if analytic_kl:
-        terms = rewritten(joint, guide, q.choices)
-        return terms.likelihood + beta * (terms.prior - terms.guide - terms.divergence)
-    likelihood = log_density(intervene(joint, q.choices), {})
-    prior = log_density(joint, q.choices) - likelihood
-    return likelihood + beta * (prior - q.log_density)
+        return p.log_likelihood + beta * log_ratio(joint, guide, p, q)
+    return p.log_likelihood + beta * (p.log_density - q.log_density)

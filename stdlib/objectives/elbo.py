@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from ppl import log_density, simulate
+from ppl import log_density, replay, simulate
 from ppl.errors import InvalidSetting
 
-from ._analytic_kl import rewritten
+from ._analytic_kl import log_ratio
 from ._gradients import STICKING_THE_LANDING, TOTAL, check_gradient, frozen_log_density, joint_at
 
 
@@ -72,7 +72,7 @@ def elbo(
                 "analytic_kl=True leaves no density of the guide to hold constant. Write "
                 f"gradient={TOTAL!r}, or leave analytic_kl out."
             )
-        terms = rewritten(joint, guide, q.choices)
-        return terms.likelihood + terms.prior - terms.guide - terms.divergence
+        p = replay(joint, q.choices)
+        return p.log_likelihood + log_ratio(joint, guide, p, q)
     log_q = frozen_log_density(guide, q.choices) if landing else q.log_density
     return log_density(joint, q.choices) - log_q

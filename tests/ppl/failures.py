@@ -219,7 +219,7 @@ def batched(read):
     return lambda: read(1.0 * sample("x", dist.Bernoulli(jnp.full(20, 0.5)), Enumerate()))
 
 
-spun = jax.vmap(lambda b: lax.fori_loop(0, 3, lambda i, a: jnp.sin(a + b), 0.0))
+spun = jax.vmap(lambda b: lax.fori_loop(0, 3, lambda i, a: jnp.sin(a + b * i), 0.0))
 counted = lambda b: sample("n", dist.Poisson(1.0 + b)).sum() * 1.0
 
 
@@ -276,7 +276,7 @@ ESTIMATORS = [
      [*MIXED, "Put the site itself into the function that jax.vmap maps"]),
     (estimated(batched(counted)), e.TooManyJointStates, [*MIXED, "'while' at", "failures.py"]),
     (lambda: Exact().log_evidence(ppl.extend.Target(chains, {})), e.TooManyJointStates,
-     ["in the log density of site 'x' (", "SITE", "jnp.sum(jax.vmap(one)(sequences))"]),
+     ["in the log density of site 'y' (", "SITE", "jnp.sum(jax.vmap(one)(sequences))"]),
     (estimated(lambda: 1j * one()), e.NonScalarObjective, ["complex64[]", "value.real"]),
     (estimated(lambda: 1.0 * sample("x", dist.Poisson(1.0), ppl.ScoreFunction(jnp.ones(3)))),
      e.SiteFailure, ["'x'", "SITE", "(3,)", "a baseline"]),

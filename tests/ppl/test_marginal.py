@@ -63,7 +63,7 @@ class Prior(ppl.extend.Algorithm):
         return trace.choices, trace.log_density
 
     def log_density(self, target, choices):
-        return ppl.log_density(ppl.intervene(target.program, target.observed), choices)
+        return ppl.replay(target.prior, choices).log_density
 
 
 # --- the laws ------------------------------------------------------------------------------------
