@@ -20,12 +20,9 @@ from ..values.lanes import Deps, deps_of, join, through
 from ..values.value import (
     Axis,
     Value,
-    arrays_of,
     axis_sizes,
     broadcast,
-    shape_of,
     union_axes,
-    with_arrays,
 )
 from .evaluation import Evaluation
 
@@ -36,19 +33,14 @@ def _custom(call: CustomRule, vals, keys, evaluation):
 
 
 def _checkpoint(call: Checkpoint, vals, keys, evaluation):
-    shape: list = []
-
-    def body(keys, arrays):
+    def body(keys, vals):
         inner = evaluation.nested()
-        outs = body_values(inner, *call.body, with_arrays(vals, arrays), keys)
-        shape[:] = [shape_of(v) for v in outs], [site.shapes() for site in inner.opened]
-        return arrays_of(outs), [site.arrays() for site in inner.opened]
+        return body_values(inner, *call.body, vals, keys), list(inner.opened)
 
-    arrays, weights = call.wrap(body)(keys, arrays_of(vals))
-    outs, opened = shape
-    for site, own in zip(opened, weights, strict=True):
-        evaluation.ledger.open(site.with_arrays(own))
-    return with_arrays(outs, arrays)
+    outs, opened = call.wrap(body)(keys, list(vals))
+    for site in opened:
+        evaluation.ledger.open(site)
+    return outs
 
 
 def _cond(cond: Branches, vals, keys, evaluation):

@@ -21,7 +21,7 @@ from ..terms.terms import body_values
 from ..values.lanes import join, move
 from ..values.value import Value
 from .evaluation import Evaluation
-from .steps import Steps
+from .steps import steps_at_once
 
 UNROLLED_STEPS = 64
 """The most steps of a loop that are written out."""
@@ -53,7 +53,7 @@ def scan(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -
     for kind in shared:
         if coupled_axis(evaluation, kind) is None:
             open_coupled(evaluation, Value(jnp.asarray(kind.constants)), kind)
-    return Steps(loop, vals, keys, evaluation).outputs()
+    return steps_at_once(loop, vals, keys, evaluation)
 
 
 def _no_steps(loop: Loop, vals: Sequence[Value]) -> list[Value]:

@@ -1,10 +1,12 @@
 """The weighted site: what a site leaves behind for the sum over all particles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 from ..._ir.site import Site
-from ..values.value import Value, arrays_of, shape_of, with_arrays
+from ..values.value import Value
 
 
 class Scan(NamedTuple):
@@ -45,27 +47,29 @@ class WeightedSite(NamedTuple):
     later: Value | None = None
     chain: int = 0
 
-    @property
-    def vals(self) -> tuple[Value | None, ...]:
-        """The values that are made where the site is; `given` is not, and comes later."""
-        return self.weight, self.baseline, self.control, self.chances
-
-    def each(self, fn: Callable, others: Sequence[Any]) -> "WeightedSite":
-        """The same site with `fn` of each of its values and of what `others` has for it."""
-        weight, baseline, control, chances = (
-            None if val is None else fn(val, other)
-            for val, other in zip(self.vals, others, strict=True)
+    def each(self, fn: Callable, *others: "WeightedSite") -> "WeightedSite":
+        """The same site with `fn` of each of its values and of those that `others` have for it."""
+        return self._replace(
+            **{
+                name: fn(own, *(getattr(other, name) for other in others))
+                for name in _VALUES
+                if (own := getattr(self, name)) is not None
+            }
         )
-        return self._replace(weight=weight, baseline=baseline, control=control, chances=chances)
 
-    def shapes(self) -> "WeightedSite":
-        """The same site with shapes for arrays."""
-        return self.each(lambda val, _: shape_of(val), self.vals)
 
-    def arrays(self) -> list[Any]:
-        """The arrays of its values, to be handed out of the trace of a body."""
-        return [None if val is None else arrays_of([val])[0] for val in self.vals]
+_VALUES = ("weight", "baseline", "control", "chances", "given", "later")
+_STATIC = tuple(name for name in WeightedSite._fields if name not in _VALUES)
 
-    def with_arrays(self, arrays: Sequence[Any]) -> "WeightedSite":
-        """The same site with other arrays."""
-        return self.each(lambda val, own: with_arrays([val], [own])[0], arrays)
+
+def _flatten(site: WeightedSite) -> tuple[tuple, tuple]:
+    return tuple(getattr(site, name) for name in _VALUES), tuple(
+        getattr(site, name) for name in _STATIC
+    )
+
+
+def _unflatten(static: tuple, vals: tuple) -> WeightedSite:
+    return WeightedSite(**dict(zip((*_STATIC, *_VALUES), (*static, *vals), strict=True)))
+
+
+jax.tree_util.register_pytree_node(WeightedSite, _flatten, _unflatten)

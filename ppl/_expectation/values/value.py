@@ -226,17 +226,24 @@ def lift_worlds(fn: Callable, vals: Sequence[Value]) -> list[Value]:
 # --- values as arrays ----------------------------------------------------------------------------
 
 
-def arrays_of(vals: Sequence[Value]) -> list[tuple]:
-    """The arrays of some values, in their worlds too."""
-    return [(v.array, v.worlds.array if v.worlds else None) for v in vals]
+def _flatten(val: Value) -> tuple[tuple, tuple]:
+    """A value is a pytree of its array and its worlds' array; the rest is static.
+
+    So values pass in and out of JAX's traces whole. `small` stays behind.
+    """
+    worlds, relations = val.worlds, tuple(sorted(val.relations.items()))
+    arrays = (val.array, worlds.array if worlds else None)
+    static = (worlds.axes, worlds.segments) if worlds else None
+    return arrays, (val.axes, val.sites, relations, static, val.known, val.unbounded)
 
 
-def with_arrays(vals: Sequence[Value], arrays: Sequence[tuple]) -> list[Value]:
-    """The same values with other arrays, as `arrays_of` gives them."""
-    return [
-        v._replace(array=a, worlds=v.worlds._replace(array=w) if v.worlds else None, small=None)
-        for v, (a, w) in zip(vals, arrays, strict=True)
-    ]
+def _unflatten(static: tuple, arrays: tuple) -> Value:
+    axes, sites, relations, worlds, known, unbounded = static
+    inside = Worlds(arrays[1], *worlds) if worlds else None
+    return Value(arrays[0], axes, sites, dict(relations), inside, known, unbounded=unbounded)
+
+
+jax.tree_util.register_pytree_node(Value, _flatten, _unflatten)
 
 
 def each_array(fn: Callable, val: Value) -> Value:
@@ -262,12 +269,11 @@ def with_sorted_axes(val: Value) -> Value:
     return out._replace(axes=tuple(sorted(out.axes)), worlds=worlds)
 
 
+def shape_of(val: Value) -> Value:
+    """The value with shapes for arrays."""
+    return jax.tree.map(_struct, val)
+
+
 def _struct(array: Any) -> Any:
     kind = jax.typeof(array) if isinstance(array, jax.Array) else array
     return jax.ShapeDtypeStruct(jnp.shape(array), getattr(kind, "dtype", jnp.result_type(array)))
-
-
-def shape_of(val: Value) -> Value:
-    """The value with shapes for arrays: what may be kept of one that was traced apart."""
-    worlds = val.worlds and val.worlds._replace(array=_struct(val.worlds.array))
-    return val._replace(array=_struct(val.array), worlds=worlds, small=None)
