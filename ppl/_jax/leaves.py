@@ -1,7 +1,8 @@
 """The array leaves of a pytree, which are traced, and the rest, which is static."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +16,16 @@ class _Dynamic:
 
 
 DYNAMIC = _Dynamic()
+
+T = TypeVar("T")
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, eq=False)
+class Static(Generic[T]):
+    """What is known while tracing, as a pytree without leaves: a function may return it traced."""
+
+    value: T
 
 
 def is_array(x: Any) -> bool:

@@ -12,10 +12,11 @@ from jax.lax import stop_gradient
 
 from ..._distributions.cut import gated
 from ..._distributions.law import law
-from ..._ir.estimator import Particles, check_estimator, default_estimator, scorable
+from ..._ir.estimator import Estimator, Particles, check_estimator, default_estimator, scorable
 from ..._ir.site import Call, Operands, Site, read_call
 from ..._jax import equations, identities
 from ..._jax.control_flow import bodies
+from ..._jax.leaves import Static
 from ...errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
 
 
@@ -71,13 +72,11 @@ def estimator_of(site: Site, operands: Operands, allow_biased: bool) -> Any:
 
 def kind_of(site: Site, avals: Any, allow_biased: bool) -> Kind:
     """The kind of a site's measure, from the shapes of its operands."""
-    found: list[Kind] = []
 
-    def trace(*leaves):
-        return measure(read_call(site, leaves), jax.random.key(0), allow_biased, (), found)
+    def kind(*leaves):
+        return measure(read_call(site, leaves), jax.random.key(0), allow_biased, ())[1]
 
-    jax.eval_shape(trace, *[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals])
-    return found[0]
+    return jax.eval_shape(kind, *[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]).value
 
 
 def kinds_within(jaxpr: Any, allow_biased: bool) -> list[Kind]:
@@ -92,73 +91,95 @@ def kinds_within(jaxpr: Any, allow_biased: bool) -> list[Kind]:
     return kinds
 
 
-def measure(call: Call, key: jax.Array, allow_biased: bool, flags: tuple, found: list) -> Measure:
-    """The measures of all the lanes of a site.
+def measure(
+    call: Call, key: jax.Array, allow_biased: bool, flags: tuple
+) -> tuple[Measure, Static[Kind]]:
+    """The measures of all the lanes of a site, and what is known of them.
 
     `flags` say, beside the site's own, whether control flow reaches it: where it does not, its
-    measure is one particle. `found` receives the measure's `Kind`.
+    measure is one particle. Each lane is measured by itself, `(particles, *batch, *event)`, and the
+    lanes are mapped.
     """
     if call.operands.obs is not None:
-        found[:] = [Kind(1)]
-        return Measure(call.data()[None])
+        return Measure(call.data()[None]), Static(Kind(1))
     shape = (*call.site.lane_shape, *call.site.out.shape)
     if math.prod(shape) == 0:  # no elements: nothing is random, and nothing to weigh
-        found[:] = [Kind(1, exact=True)]
-        return Measure(jnp.zeros((1, *shape), call.site.out.dtype))
+        return Measure(jnp.zeros((1, *shape), call.site.out.dtype)), Static(Kind(1, exact=True))
 
     def lane(operands: Operands, key):
-        shown = (*operands.active, *flags)
-        operands = operands._replace(
-            distribution=gated(operands.distribution, shown),
-            estimator=gated(operands.estimator, shown),
-        )
-        estimator = estimator_of(call.site, operands, allow_biased)
-        if not estimator.exact:
-            call.site.check_drawable(operands.distribution)
-        base = law(operands.distribution)
-        seen = scorable(base.base, estimator, operands.distribution, call.site)
-        drawn = estimator.particles(key, seen)
-        check_particles(drawn, call.site)
-        drawn = drawn._replace(values=base.pushed(drawn.values))
-        promised = estimator.second_order or estimator.exact or allow_biased
-        if not (promised or drawn.perturbed):  # of perturbations, where they are met
-            drawn = _of_first_order(drawn, second_derivative(call.site, estimator))
-        values, weights = drawn.values, drawn.weights
-        if weights is None and drawn.control is not None:
-            weights = jnp.ones((1, *jnp.shape(drawn.control)))
-        shared = None if drawn.shared_weights is None else jnp.asarray(drawn.shared_weights)
-        found[:] = [_kind(drawn, weights is not None, estimator.exact, call.site)]
-        if weights is None:
-            return Measure(jnp.asarray(values))
-        if shared is not None:
-            constants = shared.reshape(-1, *(1 for _ in weights.shape[1:]))
-            weights = jnp.where(
-                constants == 0, 1.0, weights / jnp.where(constants == 0, 1.0, constants)
-            )
-        chances = drawn.chances
-        if chances is not None:
-            chances = jnp.broadcast_to(chances, weights.shape)
-        for flag in (*operands.active, *flags):
-            weights = jnp.where(flag, weights, _first_alone(weights) if shared is None else 1.0)
-            chances = None if chances is None else jnp.where(flag, chances, _first_alone(chances))
-        costs = []
-        for cost in (drawn.baseline, drawn.control):
-            if cost is not None:
-                cost = _of_elements(cost, weights.shape[1:], cost is drawn.control)
-                for flag in (*operands.active, *flags):
-                    cost = jnp.where(flag, cost, _unread(cost, cost is drawn.control))
-            costs.append(cost)
-        return Measure(jnp.asarray(values), weights, shared, costs[0], costs[1], chances)
+        return _measure_lane(call.site, operands, key, allow_biased, flags)
 
-    lanes_last: Any = (1, 1, 0, 0, 0, 1)
-    out = call.over_lanes(lane, call.keys(key), out_axes=Measure(*lanes_last))
+    lanes_last: Any = (Measure(1, 1, 0, 0, 0, 1), None)  # type: ignore[arg-type]
+    out, kind = call.over_lanes(lane, call.keys(key), out_axes=lanes_last)
     if out.shared_weights is None or not call.site.vmaps:
-        return out
-    if found[0].constants is None:
-        _check_one_for_all(call, lambda operands, key: lane(operands, key).shared_weights, key)
-    return out._replace(
-        shared_weights=out.shared_weights.reshape(-1, out.shared_weights.shape[-1])[0]
+        return out, kind
+    if kind.value.constants is None:
+        _check_one_for_all(call, lambda operands, key: lane(operands, key)[0].shared_weights, key)
+    shared = out.shared_weights.reshape(-1, out.shared_weights.shape[-1])[0]
+    return out._replace(shared_weights=shared), kind
+
+
+def _measure_lane(
+    site: Site, operands: Operands, key: jax.Array, allow_biased: bool, flags: tuple
+) -> tuple[Measure, Static[Kind]]:
+    reached = (*operands.active, *flags)
+    estimator, drawn = _draw(site, operands, key, allow_biased, reached)
+    values, weights = jnp.asarray(drawn.values), drawn.weights
+    if weights is None and drawn.control is not None:
+        weights = jnp.ones((1, *jnp.shape(drawn.control)))
+    shared = None if drawn.shared_weights is None else jnp.asarray(drawn.shared_weights)
+    kind = Static(_kind(drawn, weights is not None, estimator.exact, site))
+    if weights is None:
+        return Measure(values), kind
+    if shared is not None:
+        weights = _relative(weights, shared)
+    chances = drawn.chances
+    if chances is not None:
+        chances = jnp.broadcast_to(chances, weights.shape)
+    for flag in reached:
+        weights = jnp.where(flag, weights, _first_alone(weights) if shared is None else 1.0)
+        chances = None if chances is None else jnp.where(flag, chances, _first_alone(chances))
+    baseline = _cost(drawn.baseline, weights, reached, is_control=False)
+    control = _cost(drawn.control, weights, reached, is_control=True)
+    return Measure(values, weights, shared, baseline, control, chances), kind
+
+
+def _draw(
+    site: Site, operands: Operands, key: jax.Array, allow_biased: bool, reached: tuple
+) -> tuple[Estimator, Particles]:
+    """The estimator of a lane and its particles, pushed through the law's transforms."""
+    operands = operands._replace(
+        distribution=gated(operands.distribution, reached),
+        estimator=gated(operands.estimator, reached),
     )
+    estimator = estimator_of(site, operands, allow_biased)
+    if not estimator.exact:
+        site.check_drawable(operands.distribution)
+    base = law(operands.distribution)
+    seen = scorable(base.base, estimator, operands.distribution, site)
+    drawn = estimator.particles(key, seen)
+    check_particles(drawn, site)
+    drawn = drawn._replace(values=base.pushed(drawn.values))
+    promised = estimator.second_order or estimator.exact or allow_biased
+    if promised or drawn.perturbed:  # of perturbations it is said where they are met
+        return estimator, drawn
+    return estimator, _of_first_order(drawn, second_derivative(site, estimator))
+
+
+def _relative(weights: jax.Array, shared: jax.Array) -> jax.Array:
+    """Weights `(particles, *batch)` by the constants `(particles,)` that all lanes share."""
+    constants = shared.reshape(-1, *(1 for _ in weights.shape[1:]))
+    return jnp.where(constants == 0, 1.0, weights / jnp.where(constants == 0, 1.0, constants))
+
+
+def _cost(cost: Any, weights: jax.Array, reached: tuple, is_control: bool) -> jax.Array | None:
+    """A baseline or control `(*batch)`: where the site is not reached, nothing is to be learnt."""
+    if cost is None:
+        return None
+    cost = _of_elements(cost, weights.shape[1:], is_control)
+    for flag in reached:
+        cost = jnp.where(flag, cost, _unread(cost, is_control))
+    return cost
 
 
 def _kind(drawn: Any, weighted: bool, exact: bool, site: Site) -> Kind:

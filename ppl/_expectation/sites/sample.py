@@ -35,15 +35,14 @@ from .weighted_site import WeightedSite
 
 def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
     """The value of a site; its weights are noted in the evaluation."""
-    site, flags, found = eqn.params["site"], evaluation.scope.active, []
+    site, flags = eqn.params["site"], evaluation.scope.active
 
     def measured(*arrays):
         call, active = read_call(site, arrays[: len(vals)]), arrays[len(vals) :]
-        return tuple(measure(call, keys.key, evaluation.allow_biased, active, found))
+        return measure(call, keys.key, evaluation.allow_biased, active)
 
-    inputs = [*vals, *flags]
-    values, weights, constants, *costs = _trace_lanes(measured, inputs, evaluation.calling(eqn))
-    (kind,) = found
+    found, known = _trace_lanes(measured, [*vals, *flags], evaluation.calling(eqn))
+    (values, weights, constants, *costs), kind = found, known.value
     if evaluation.all_exact and not kind.exact and not site.observed:
         raise UnsuitableEstimator(
             f"ppl.log_expectation sums over every choice, but site {site.address!r} at "
@@ -205,11 +204,18 @@ def _val(x: Any) -> Value:
     return x if isinstance(x, Value) else Value(x)
 
 
-def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) -> list[Any]:
-    """`fn` of the values, each output (or None) with just the axes and lanes it depends on."""
+def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) -> Any:
+    """`fn` of the values, each array that it returns as a value over what it depends on.
+
+    `fn` is others' code (an estimator, a distribution) and takes a site's operands `(*lanes, ...)`
+    together. Mapped over the axes of all of them, each output would have them all, and depend on
+    every lane. So it is traced once, on shapes without axes, and its equations are evaluated as the
+    program's own are: a support of K states stays `(K,)` though its probabilities are
+    `(*axes, K, *lanes)`.
+    """
     random = [val for val in vals if val.sites]
     if not random:
-        return [None if out is None else Value(out) for out in fn(*(v.array for v in vals))]
+        return jax.tree.map(Value, fn(*(v.array for v in vals)))
     structs = [jax.typeof(v.array) for v in random]
     structs = [
         jax.ShapeDtypeStruct(s.shape[len(v.axes) :], s.dtype, weak_type=s.weak_type)
@@ -232,6 +238,5 @@ def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) ->
             return gate(eqn, inputs, evaluation)
         return evaluation.bind(eqn, inputs)
 
-    outs = iter(run(closed.jaxpr, [Value(c) for c in closed.consts], random, step))
-    leaves = jax.tree.leaves(shape, is_leaf=lambda x: x is None)
-    return [None if leaf is None else _val(next(outs)) for leaf in leaves]
+    outs = run(closed.jaxpr, [Value(c) for c in closed.consts], random, step)
+    return jax.tree.unflatten(jax.tree.structure(shape), [_val(out) for out in outs])
