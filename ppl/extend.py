@@ -3,24 +3,41 @@
 `Estimator`, `Particles` and `box` are for gradient estimators; `Algorithm` and `Target` for
 algorithms that draw hidden choices and estimate densities; `StateSpace` and `state_space` for those
 that take a program apart at its loop; `check_laws` is for what reads densities that may be
-estimates. `control_flow` reads equations that have bodies, for analyses of jaxprs. What users of
-programs need is in `ppl` itself.
+estimates. Analyses of jaxprs are instances of `Analysis`, run by `propagate` (`Scope`, `Stepping`
+and `fixed_point` are its parts); `run` evaluates a jaxpr, and `control_flow` reads equations that
+have bodies. What users of programs need is in `ppl` itself.
 """
 
 from ._algorithms.algorithm import Algorithm, Target
 from ._algorithms.laws import check_laws
+from ._analysis.propagate import (
+    Analysis,
+    Scope,
+    Stepping,
+    fixed_point,
+    propagate,
+    propagate_through,
+)
 from ._ir.estimator import Estimator, Particles, box
 from ._jax import control_flow
+from ._jax.run import run
 from ._meanings.state_space import StateSpace, state_space
 
 __all__ = [
     "Algorithm",
+    "Analysis",
     "Estimator",
     "Particles",
+    "Scope",
     "StateSpace",
+    "Stepping",
     "Target",
     "box",
     "check_laws",
     "control_flow",
+    "fixed_point",
+    "propagate",
+    "propagate_through",
+    "run",
     "state_space",
 ]

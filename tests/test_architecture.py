@@ -29,6 +29,7 @@ LAYERS = [
     ["_jax.control_flow", "_jax.run"],
     ["_jax.batching", "_jax.source"],
     ["_jax.failure"],
+    ["_analysis.propagate"],
     ["_analysis.dataflow"],
     ["_analysis.sampler"],
     ["_distributions.integers", "_distributions.law", "_distributions.log_sum_exp"],

@@ -125,9 +125,7 @@ class _Jumps:
 
     def _note_decided(self, eqn, ins, line) -> None:
         """Notes the sites that a branch is chosen by, or by which a loop of the user's ends."""
-        if isinstance(form(eqn), Branches):
-            self._note(_jumping(ins[0]), eqn, line)
-        elif source.written_by_user(eqn):
+        if isinstance(form(eqn), Branches) or source.written_by_user(eqn):
             self._note(_jumping(ins[-1]), eqn, line)
 
     def _drawn(self, eqn, reads) -> frozenset:

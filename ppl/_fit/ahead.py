@@ -12,6 +12,7 @@ import jax
 
 from .._jax import equations
 from .._jax.control_flow import Call, departs, form
+from .._jax.run import run
 
 BLOCK = 256  # steps to draw for at once, at most
 BUDGET = 2**18  # bytes that those draws may take
@@ -37,8 +38,7 @@ def draw_ahead(step: Callable, key: Any, *args: Any) -> DrawnAhead:
     nothing and takes memory: then `draw` only hands on the key.
     """
     closed, out = jax.make_jaxpr(step, return_shape=True)(key, *args)
-    jaxpr, constants = closed.jaxpr, dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    treedef = jax.tree.structure(out)
+    jaxpr, treedef = closed.jaxpr, jax.tree.structure(out)
     (first, *others), outs = jaxpr.invars, jaxpr.outvars
     early, late = _part(jaxpr)
     size = sum(map(_bytes, early))
@@ -47,12 +47,14 @@ def draw_ahead(step: Callable, key: Any, *args: Any) -> DrawnAhead:
     read = {id(atom) for eqn in late for atom in eqn.invars} | set(map(id, outs))
     noise = [var for var in [first, *_outputs(early)] if id(var) in read]
 
+    before = jaxpr.replace(eqns=early, invars=[first], outvars=noise)
+    after = jaxpr.replace(eqns=late, invars=[*noise, *others])
+
     def draw(key):
-        return _evaluate(early, constants | {first: key}, noise)
+        return run(before, closed.consts, [key])
 
     def rest(drawn, *args):
-        env = dict(zip([*noise, *others], [*drawn, *jax.tree.leaves(args)], strict=True))
-        return jax.tree.unflatten(treedef, _evaluate(late, constants | env, outs))
+        return treedef.unflatten(run(after, closed.consts, [*drawn, *jax.tree.leaves(args)]))
 
     return DrawnAhead(draw, rest, min(BLOCK, BUDGET // max(size, 1)), out)
 
@@ -73,15 +75,6 @@ def _part(jaxpr: Any) -> tuple[list, list]:
 
 def _outputs(eqns: Sequence[Any]) -> list:
     return [var for eqn in eqns for var in eqn.outvars]
-
-
-def _evaluate(eqns: Sequence[Any], env: dict, outs: Sequence[Any]) -> list:
-    def read(atom):
-        return atom.val if equations.is_literal(atom) else env[atom]
-
-    for eqn in eqns:
-        env.update(zip(eqn.outvars, equations.bind(eqn, [*map(read, eqn.invars)]), strict=True))
-    return [read(atom) for atom in outs]
 
 
 def _bytes(eqn: Any) -> int:

@@ -250,12 +250,12 @@ def form(eqn: Any) -> Form | None:
     >>> sums = lambda x: jax.lax.scan(lambda c, x: (c + x, c), 0.0, x)[1]
     >>> jaxpr = jax.make_jaxpr(sums)(jax.numpy.ones(3))
     >>> loop = control_flow.form(jaxpr.eqns[0])
-    >>> loop.label, loop.num_carry, len(loop.body.jaxpr.eqns)
-    ('scan 3', 1, 1)
+    >>> loop.label, loop.num_carry, len(loop.body.jaxpr.invars)
+    ('scan 3', 1, 2)
 
     ```
     """
-    row = FORMS.get(kind(eqn))
+    row = FORMS.get(eqn.primitive.name)
     return None if row is None else row(eqn)
 
 

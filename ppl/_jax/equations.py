@@ -13,7 +13,7 @@ from .primitives import SampleEffect
 
 def kind(eqn: Any) -> str:
     """What sort of equation it is: its primitive's name."""
-    return str(eqn.primitive.name)
+    return eqn.primitive.name
 
 
 def has_sites(thing: Any) -> bool:
@@ -21,7 +21,7 @@ def has_sites(thing: Any) -> bool:
 
     An equation has the effects of its bodies, but for a few (`reduce`) that JAX lets hide them.
     """
-    if any(isinstance(effect, SampleEffect) for effect in thing.effects):
+    if thing.effects and any(isinstance(effect, SampleEffect) for effect in thing.effects):
         return True
     inside = getattr(thing, "params", {}).values()
     return any(has_sites(opened(p).jaxpr) for p in inside if is_jaxpr(p))
@@ -48,6 +48,11 @@ def pruned(jaxpr: Any) -> Any:
 def is_literal(atom: Any) -> bool:
     """Whether an operand of an equation is a literal."""
     return isinstance(atom, core.Literal)
+
+
+def as_it_stands(atom: Any) -> Any:
+    """The value of a literal as the jaxpr holds it."""
+    return atom.val
 
 
 def literal(atom: Any) -> jax.Array:

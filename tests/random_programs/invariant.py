@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ppl._analysis.dataflow import _facts, merged
+from ppl._analysis.dataflow import merged, sets
+from ppl._analysis.propagate import propagate_through
 from ppl._expectation.interpret import evaluate
 from ppl._expectation.terms.terms import addends, scalar
 from ppl._expectation.values.value import union_axes, union_sites
@@ -34,7 +35,7 @@ def watched() -> Iterator[None]:
 
 def _check(eqn: Any, operands: Any, outs: Any) -> None:
     ins = [frozenset({i}) for i in range(len(operands))]
-    reads = _facts(eqn, ins, _spread, (), frozenset())
+    reads = propagate_through(sets(_spread), eqn, ins)
     loop = form(eqn)
     if isinstance(loop, Loop):  # where it took no step, it leaves what it started from
         _, start, _ = loop.split(ins)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from ..._analysis.propagate import fixed_point
 from ..sites.weighted_site import Scan, WeightedSite
 from ..values.expansion import MixedSteps
 from ..values.lanes import deps_of, hand_on, join, leave
@@ -42,16 +43,20 @@ def settle(
     The least fixed point from the start on: what the carry depends on, the axes and worlds it has
     at some step, it has at all. `inputs` are those of one step.
     """
-    carry = [shape_of(val) for val in start]
-    while True:
-        once = lambda state, inputs, known=known: body.step(state, inputs, known)  # noqa: E731
-        step = jax.eval_shape(once, carry, inputs)
+
+    def once(state):
+        carry, known = state
+        step = jax.eval_shape(lambda carry, inputs: body.step(carry, inputs, known), carry, inputs)
         sites = body.sites(step.sites)
         handed = [hand_over(val, body.loop, sites) for val in step.carry]
         grown = [_grow(old, new, body.loop, sites) for old, new in zip(carry, handed, strict=True)]
-        if jax.tree.structure(grown) == jax.tree.structure(carry):
-            return carry, step
-        carry, known = grown, step.sites
+        return (grown, step.sites), step
+
+    def same(grown, state):
+        return jax.tree.structure(grown[0]) == jax.tree.structure(state[0])
+
+    (carry, _), step = fixed_point(([shape_of(val) for val in start], known), once, same)
+    return carry, step
 
 
 def hand_over(val: Value, loop: Scan, sites: Evaluation) -> Value:

@@ -9,8 +9,8 @@ relation is mixed throughout. Mixed is always correct.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..._jax import equations
-from ..._jax.control_flow import Branches, CallLike, Loop, form
+from ..._analysis.propagate import Analysis, Stepping, propagate, propagate_through
+from ..._jax.control_flow import Form, Loop, While
 from .dimensions import ANTICAUSAL, CAUSAL, EXACT, Along, dimension_maps
 
 Relation = tuple[Along | None, ...]
@@ -100,15 +100,15 @@ def through(deps: Deps, mapping: Sequence[Any] | None) -> Deps:
 
 def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
     """The provenance of an equation's outputs from that of its inputs."""
-    found = form(eqn)
-    if isinstance(found, CallLike):
-        return flow(found.body.jaxpr, ins)
-    if isinstance(found, Loop):
-        return _scan(found, ins)
-    if isinstance(found, Branches):
-        outs = [flow(body.jaxpr, ins[1:]) for body in found.bodies]
-        index = through(ins[0], None)
-        return [join([index, *column]) for column in zip(*outs, strict=True)]
+    return propagate_through(LANES, eqn, ins)
+
+
+def flow(jaxpr: Any, ins: Sequence[Deps]) -> list[Deps]:
+    """The provenance of a jaxpr's outputs from that of its inputs."""
+    return propagate(LANES, jaxpr, ins)
+
+
+def _plain(eqn: Any, ins: Sequence[Deps], scope: Any) -> list[Deps]:
     if not any(dep.relations for dep in ins):
         return [join(ins)] * len(eqn.outvars)
     maps = dimension_maps(eqn)
@@ -118,17 +118,8 @@ def transfer(eqn: Any, ins: Sequence[Deps]) -> list[Deps]:
     return [out] * len(eqn.outvars)
 
 
-def flow(jaxpr: Any, ins: Sequence[Deps]) -> list[Deps]:
-    """The provenance of a jaxpr's outputs from that of its inputs."""
-    known = dict(zip(jaxpr.invars, ins, strict=True))
-
-    def read(atom):
-        return Deps() if equations.is_literal(atom) else known.get(atom, Deps())
-
-    for eqn in jaxpr.eqns:
-        outs = transfer(eqn, [read(atom) for atom in eqn.invars])
-        known.update(zip(eqn.outvars, outs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+def _chosen(eqn: Any, index: Deps, ins: Sequence[Deps], scope: Any) -> list[Deps]:
+    return [through(index, None)] * len(eqn.outvars)
 
 
 # --- loops ---------------------------------------------------------------------------------------
@@ -161,17 +152,16 @@ def new_level(deps: Sequence[Deps]) -> int:
     return 1 - min(0, *dims, 0)
 
 
-def _scan(loop: Loop, ins: Sequence[Deps]) -> list[Deps]:
+def _steps(loop: Form, ins: Sequence[Deps]) -> Stepping[Deps]:
+    assert isinstance(loop, Loop)
     level, reverse = new_level(ins), loop.reverse
-    consts, init, xs = loop.split(ins)
-    xs = [enter(dep, level) for dep in xs]
-    body, carry = loop.body.jaxpr, list(init)
-    while True:
-        outs = flow(body, [*consts, *carry, *xs])
-        pairs = zip(carry, outs, strict=False)
-        grown = [join([dep, hand_on(out, level, reverse)]) for dep, out in pairs]
-        if grown == carry:
-            break
-        carry = grown
-    ends = [join([dep, leave(out, level)]) for dep, out in zip(init, outs, strict=False)]
-    return [*ends, *(stack(out, level) for out in outs[len(init) :])]
+    return Stepping(
+        lambda dep: enter(dep, level),
+        lambda dep: hand_on(dep, level, reverse),
+        lambda dep: stack(dep, level),
+        lambda dep: leave(dep, level),
+    )
+
+
+LANES = Analysis(join, _plain, lambda form: not isinstance(form, While), _steps, _chosen)
+"""The analysis: a `while_loop` is not entered, and mixes all."""
