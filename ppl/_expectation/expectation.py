@@ -187,17 +187,28 @@ def _estimated(
     written_out: set[int] = set()
     while True:
         scope = Scope(allow_biased, exactly, frozenset(written_out))
-        evaluation = Evaluation(evaluate, scope, Ledger())
-        wanted = [i == 0 for i in range(len(jaxpr.outvars))]
         try:
-            value, *rest = evaluate(jaxpr, consts, [], Keys(key), evaluation, wanted)
-            total = sum_up([*terms_of(value), *_controls(evaluation)], evaluation)
+            terms, rest, evaluation = evaluated(jaxpr, consts, key, scope)
+            total = sum_up(terms, evaluation)
             total = jnp.asarray(total, jaxpr.outvars[0].aval.dtype)
             return total, [_auxiliary(out, evaluation) for out in rest]
         except MixedSteps as found:
             if id(found.eqn) in written_out:
                 raise too_long(found.eqn) from None
             written_out.add(id(found.eqn))
+
+
+def evaluated(
+    jaxpr: Any, consts: Any, key: Any, scope: Scope
+) -> tuple[list[Term], list[Any], Evaluation]:
+    """The terms of a program's first output, the other outputs, and the evaluation with its sites.
+
+    What sites leave, and elimination sums up.
+    """
+    evaluation = Evaluation(evaluate, scope, Ledger())
+    wanted = [i == 0 for i in range(len(jaxpr.outvars))]
+    value, *rest = evaluate(jaxpr, consts, [], Keys(key), evaluation, wanted)
+    return [*terms_of(value), *_controls(evaluation)], rest, evaluation
 
 
 def _with_floats(program: Callable, args: tuple, kwargs: dict) -> tuple[Callable, list]:
