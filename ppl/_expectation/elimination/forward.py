@@ -12,7 +12,7 @@ from ..sites.weighted_site import Scan
 from ..terms.terms import Term, add_up
 from ..values.dimensions import EXACT, Along
 from ..values.expansion import MixedSteps
-from ..values.lanes import deps_of, join, move
+from ..values.lanes import Relation, deps_of, join, move
 from ..values.value import BEFORE, LAST, NOW, Axis, Value, each_array, union_axes
 from .factors import sum_up, unit
 from .layout import Layout, layout
@@ -51,18 +51,20 @@ class Chain(NamedTuple):
 
         A value that mixes the steps is one of the last step's particles.
         """
-        relations = [val.relations.get(n) for n in self.sites if val.sites >> n & 1]
-        mixed = (None,) * len(self.sizes)
-        found = {tuple(a and a.dim for a in r) if r else mixed for r in relations}
+        found = {tuple(None if a is None else a.dim for a in r) for r in self._relations(val)}
         if len(found) != 1:
             raise MixedSteps(self.loop.eqn)
         return found.pop()
 
     def looks_back(self, val: Value) -> bool:
         """Whether a value of the steps depends on particles of earlier ones."""
-        relations = [val.relations.get(n) for n in self.sites if val.sites >> n & 1]
-        past = any(r is None or r[0] is None or r[0].how != EXACT for r in relations)
+        past = any(r[0] is None or r[0].how != EXACT for r in self._relations(val))
         return past or any(a.step == BEFORE and a.site in self.sites for a in val.axes)
+
+    def _relations(self, val: Value) -> list[Relation]:
+        """Those to the sites of the chain that a value depends on."""
+        mixed = (None,) * len(self.sizes)
+        return [val.relations.get(n, mixed) for n in self.sites if val.sites >> n & 1]
 
 
 def fold(terms: Sequence[Term], sites: range, evaluation: Evaluation, ring: Semiring) -> list[Term]:
@@ -164,7 +166,7 @@ def _meet_row(val: Value, row: Value, places: Sequence[int | None], chain: Chain
     for axis in axes:
         if axis not in val.axes:
             row = total_over(row, axis, rings[axis])
-    val = multiply(val, row, relation, chain.evaluation, chain.ring, own_step=True)
+    val = multiply(val, row, relation, chain.evaluation, chain.ring)
     for axis in axes:
         if axis in val.axes:
             val = total_over(val, axis, rings[axis])
@@ -230,7 +232,7 @@ def _matrices(
     own = {n: _at(w, part.steps) for n, w in chain.weights.items() if n not in part.alike}
     val = _at(costs, part.steps)
     for n, weight in reversed(own.items()):
-        val = multiply(val, weight, identity(len(chain.sizes)), chain.evaluation, chain.ring, True)
+        val = multiply(val, weight, identity(len(chain.sizes)), chain.evaluation, chain.ring)
         if n not in chain.kept:
             val = total_over(val, Axis(n), chain.ring.at(n, _WITHIN, part.index))
     alike = [laid.array(weight)[0] for weight in part.alike.values()]

@@ -32,7 +32,7 @@ def _meet(term: Term, number: int, evaluation: Evaluation) -> Term | None:
     own = _own_worlds(term.val, number)
     if own is None:
         return term
-    return term._replace(val=_add_differences(term.val, number, own, evaluation))
+    return term._replace(val=_add_differences(term.val, own, evaluation))
 
 
 PERTURBATIONS = Plugin(start=_start, meet=_meet)
@@ -48,7 +48,7 @@ def _exactly(term: Term, evaluation: Evaluation) -> Term:
     apart = len(relation) == len(evaluation[number].lane_sizes) and None not in relation
     if not apart or worlds is None or [s.form for s in worlds.segments] != [()]:
         return term
-    val = _sum_over_support(term.val, number, worlds.segments[0], evaluation)
+    val = _sum_over_support(term.val, worlds.segments[0], evaluation)
     return forget(term._replace(val=val), [number])
 
 
@@ -57,9 +57,9 @@ def _own_worlds(val: Value, number: int) -> Segment | None:
     return next((s for s in segments if s.site == number), None)
 
 
-def _add_differences(val: Value, number: int, own: Segment, evaluation: Evaluation) -> Value:
+def _add_differences(val: Value, own: Segment, evaluation: Evaluation) -> Value:
     """A term here plus Σ_w weight_w · (the term in world w - the term)."""
-    site = evaluation[number]
+    site = evaluation[own.site]
 
     def fn(here, there, weight):
         if not evaluation.allow_biased:
@@ -68,31 +68,31 @@ def _add_differences(val: Value, number: int, own: Segment, evaluation: Evaluati
         return here + jnp.sum(weight * jnp.where(jnp.isfinite(change), change, 0.0), axis=0)
 
     weight = _of_worlds(site.weight, own.form, evaluation)
-    return _over_worlds(fn, val, number, own, weight, evaluation)
+    return _over_worlds(fn, val, own, weight, evaluation)
 
 
-def _sum_over_support(val: Value, number: int, own: Segment, evaluation: Evaluation) -> Value:
+def _sum_over_support(val: Value, own: Segment, evaluation: Evaluation) -> Value:
     """The sum over all the particles, here and in the worlds, with their probabilities."""
 
     def fn(here, there, chances):
         particles = jnp.append(here[None], there, 0)
         return jnp.sum(NUMBERS.times(chances, particles, val.unbounded), axis=0)
 
-    chances = evaluation[number].chances
+    chances = evaluation[own.site].chances
     assert chances is not None
-    return _over_worlds(fn, val, number, own, chances, evaluation)
+    return _over_worlds(fn, val, own, chances, evaluation)
 
 
 def _over_worlds(
-    fn: Callable, val: Value, number: int, own: Segment, weight: Value, evaluation: Evaluation
+    fn: Callable, val: Value, own: Segment, weight: Value, evaluation: Evaluation
 ) -> Value:
     """`fn(here, there, weight)` of a value, in the worlds of a segment too, and of their weights.
 
     `there` and `weight` have the worlds in front; after them, the weight's lanes are where the
     value keeps them apart.
     """
-    count, rank = len(evaluation[number].lane_sizes), len(event_shape(val))
-    relation = val.relations.get(number, (None,) * count)
+    count, rank = len(evaluation[own.site].lane_sizes), len(event_shape(val))
+    relation = val.relations.get(own.site, (None,) * count)
     places = {d: along.dim for d, along in enumerate(relation) if along is not None}
     lanes = [places[d] for d in range(count) if d not in own.form]
 

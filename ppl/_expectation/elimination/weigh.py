@@ -23,24 +23,23 @@ def identity(rank: int) -> Relation:
 
 
 def weigh(
-    val: Value,
-    number: int,
-    evaluation: Evaluation,
-    ring: Semiring,
-    own_step: bool = False,
+    val: Value, number: int, evaluation: Evaluation, ring: Semiring, own_step: bool = False
 ) -> Value:
     """A value times a site's weights, over the axis that it has of the site.
 
     Where it has lanes mixed, or is over their joint states, it meets the product of their weights.
     With K particles and n lanes, the weight is `(K, n)`: a value `(K, n, ...)` that keeps the lanes
-    apart meets it as it is; one of joint states, `(K^n, ...)`, their products `(K^n,)`.
+    apart meets it as it is; one of joint states, `(K^n, ...)`, their products `(K^n,)`. A cost that
+    depends on its step and those before meets the weights of all these, and with `own_step` (or in
+    a ring in which terms are factors) those of its step alone.
     """
     lanes, axis = evaluation[number].lane_sizes, axis_of(val, number)
     relation = val.relations.get(number, (None,) * len(lanes))
     if axis is not None:
         relation = tuple(None if d in axis.form else a for d, a in enumerate(relation))
-    weight = own_weight(number, axis, evaluation, ring)
-    return multiply(val, weight, relation, evaluation, ring, own_step)
+    if own_step or not ring.linear:
+        relation = tuple(None if a is None else Along(a.dim) for a in relation)
+    return multiply(val, own_weight(number, axis, evaluation, ring), relation, evaluation, ring)
 
 
 def own_weight(number: int, axis: Axis | None, evaluation: Evaluation, ring: Semiring) -> Value:
@@ -59,24 +58,18 @@ def own_weight(number: int, axis: Axis | None, evaluation: Evaluation, ring: Sem
 
 
 def multiply(
-    val: Value,
-    weight: Value,
-    relation: Relation,
-    evaluation: Evaluation,
-    ring: Semiring,
-    own_step: bool = False,
+    val: Value, weight: Value, relation: Relation, evaluation: Evaluation, ring: Semiring
 ) -> Value:
     """A term times a weight: of its own lanes where these are kept apart, else of all of them.
 
-    `relation` says which of the term's dimensions the weight's are. A cost that depends on its step
-    and those before meets the weights of all these, and with `own_step` (or in a ring in which
-    terms are factors) those of its step alone.
+    `relation` says which of the term's dimensions the weight's are; along one that is causal, the
+    term meets the product of the weights up to its own.
     """
     mixed = [d for d, a in enumerate(relation) if a is None]
     weight = _product_over(weight, mixed, evaluation, ring)
     apart = [along for along in relation if along is not None]
     for d, along in enumerate(apart):
-        if along.how != EXACT and ring.linear and not own_step:
+        if along.how != EXACT:
             weight = _running_product(weight, d, along.how == ANTICAUSAL, evaluation)
     places, rank = [along.dim for along in apart], len(event_shape(val))
 
@@ -129,7 +122,8 @@ def total_over(val: Value, axis: Axis, ring: Semiring) -> Value:
     if worlds and axis not in worlds.axes:
         raise AssertionError("weights are multiplied in every world")
     out = each_array(over, val)
-    worlds = out.worlds and out.worlds._replace(axes=_without(axis, out.worlds.axes))
+    if worlds := out.worlds:
+        worlds = worlds._replace(axes=_without(axis, worlds.axes))
     return out._replace(axes=_without(axis, val.axes), worlds=worlds)
 
 
