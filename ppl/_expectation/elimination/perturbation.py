@@ -13,6 +13,7 @@ from ..sites.weighted_site import WeightedSite
 from ..terms.terms import Term, forget
 from ..values.lanes import deps_of, move
 from ..values.value import Segment, Value, event_shape, place, segment, widen
+from ..values.vanishing import infinite_at_particles
 from .plugin import Plugin
 from .semiring import NUMBERS
 
@@ -76,7 +77,7 @@ def _sum_over_support(val: Value, own: Segment, evaluation: Evaluation) -> Value
 
     def fn(here, there, chances):
         particles = jnp.append(here[None], there, 0)
-        return jnp.sum(NUMBERS.times(chances, particles, val.unbounded), axis=0)
+        return jnp.sum(NUMBERS.times(chances, particles, infinite_at_particles(val)), axis=0)
 
     chances = evaluation[own.site].chances
     assert chances is not None

@@ -9,6 +9,7 @@ from ..values.dimensions import ANTICAUSAL, EXACT, Along
 from ..values.expansion import conform
 from ..values.lanes import Deps, Relation, join, move
 from ..values.value import NOW, Axis, Value, each_array, event_shape, place
+from ..values.vanishing import infinite_at_particles
 from .semiring import Semiring
 
 
@@ -74,7 +75,7 @@ def multiply(
     places, rank = [along.dim for along in apart], len(event_shape(val))
 
     def fn(term, weight):
-        return [ring.times(place(weight, places, rank), term, val.unbounded)]
+        return [ring.times(place(weight, places, rank), term, infinite_at_particles(val))]
 
     def through(deps):
         return [join([deps[0], move(deps[1], lambda d: places[d])])]

@@ -18,6 +18,7 @@ from ..terms.linear import linear_rule, tail
 from ..terms.terms import Operand, addends, collapse, scalar
 from ..values.constants import constants, lookup, uniform
 from ..values.value import Value, union_sites
+from ..values.vanishing import unbounded
 from .control_flow import CONTROL_FLOW
 from .evaluation import Evaluation
 from .scan import scan, steps_meet
@@ -77,7 +78,8 @@ def evaluate(
 def apply_equation(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> list[Value]:
     """An equation without sites, mapped over just the axes of its inputs."""
     if not union_sites(vals):
-        return [Value(out) for out in equations.bind(eqn, [val.array for val in vals])]
+        outs, infinite = equations.bind(eqn, [val.array for val in vals]), unbounded(eqn, vals)
+        return [Value(out, unbounded=infinite) for out in outs]
     if equations.kind(eqn) == "gated":
         return gate(eqn, vals, evaluation)
     looked_up = lookup(eqn, vals, evaluation)

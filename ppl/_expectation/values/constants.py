@@ -78,7 +78,7 @@ def lookup(eqn: Any, vals: Sequence[Value], sites: Sites) -> Value | None:
     if None in places or places != sorted(places):
         return None
     array = jnp.moveaxis(table.array, len(table.axes) + dim, len(table.axes))
-    val = with_sorted_axes(Value(array, (*table.axes, axis), *deps))
+    val = with_sorted_axes(Value(array, (*table.axes, axis), *deps, unbounded=table.unbounded))
     small = place(val.array, places, len(out), lead=len(val.axes))
     return val._replace(array=jnp.broadcast_to(small, (*_lead(val), *out)), small=small)
 

@@ -30,11 +30,46 @@ _LINEAR = frozenset(
 """Equations whose derivative does not depend on the value, or is at most one."""
 
 
+_CHOOSING = frozenset(("select_n", "gather", "dynamic_slice"))
+"""Equations some of whose operands say which elements of others are taken."""
+
+
 def unbounded(eqn: Any, vals: Sequence[Value]) -> bool:
-    """Whether the outputs may be infinite at a particle, and only there."""
-    if any(val.unbounded for val in vals):
+    """Whether the outputs may be infinite: where they have particles, at one, and only there.
+
+    So they are where an infinite derivative comes from particles, and where a particle chooses
+    among numbers of which one may be infinite, such as the logarithms of probabilities.
+    """
+    if meet_unbounded(vals) or _chosen(eqn, vals):
         return True
-    return any(kind in _SINGULAR for kind in _kinds(eqn)) and any(_spread(eqn, vals))
+    singular = any(kind in _SINGULAR for kind in _kinds(eqn))
+    return singular and (not any(map(spread, vals)) or any(map(spread, _read(eqn, vals))))
+
+
+def spread(val: Value) -> bool:
+    """Whether a value has particles."""
+    return bool(val.axes or val.worlds)
+
+
+def infinite_at_particles(val: Value) -> bool:
+    """Whether a value may be infinite at a particle, and only there."""
+    return val.unbounded and spread(val)
+
+
+def meet_unbounded(vals: Sequence[Value]) -> bool:
+    """Whether what is made of some values, all of which it meets everywhere, may be infinite.
+
+    Beside particles, a number that has none is infinite at all of them, if at any.
+    """
+    particles = [val for val in vals if spread(val)]
+    return any(val.unbounded for val in particles or vals)
+
+
+def _chosen(eqn: Any, vals: Sequence[Value]) -> bool:
+    if equations.kind(eqn) not in _CHOOSING:
+        return False
+    by_particle = spread(vals[0]) if equations.kind(eqn) == "select_n" else any(map(spread, vals))
+    return by_particle and any(val.unbounded for val in vals)
 
 
 def _kinds(eqn: Any) -> Sequence[str]:
@@ -42,17 +77,18 @@ def _kinds(eqn: Any) -> Sequence[str]:
     return [equations.kind(eqn), *inner]
 
 
-def _spread(eqn: Any, vals: Sequence[Value]) -> list[bool]:
-    """Which operands, that an infinite derivative may come from, have particles."""
+def _read(eqn: Any, vals: Sequence[Value]) -> Sequence[Value]:
+    """The operands that an infinite derivative may come from."""
     kind = equations.kind(eqn)
-    read = vals[1:] if kind == "div" else vals[:1] if kind == "pow" else vals
-    return [bool(val.axes or val.worlds) for val in read]
+    return vals[1:] if kind == "div" else vals[:1] if kind == "pow" else vals
 
 
 def emit(eqn: Any, vals: Sequence[Value]) -> Callable:
     """The equation as a function of arrays, which passes back nothing for nothing if it has to."""
     plain = lambda *arrays: equations.bind(eqn, arrays)  # noqa: E731
     kind, found = equations.kind(eqn), form(eqn)
+    if not any(map(spread, vals)):
+        return plain
     if found is not None and found.replaceable and unbounded(eqn, vals):
         replaced = found.with_bodies(partial(partial, _run_quietly))
         return lambda *arrays: equations.bind(replaced, arrays)
