@@ -9,6 +9,7 @@ from jax import lax
 
 import ppl
 from ppl import sample
+from stdlib.distributions import OneHotCategorical
 from stdlib.estimators import Enumerate, MeasureValued, StochasticTriple
 from stdlib.inference import Exact
 
@@ -159,3 +160,78 @@ def test_evidence_of_states_that_cannot_be(logits):
 
     found, wanted = jax.value_and_grad(evidence)(T), jax.value_and_grad(exact)(T)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+# --- numbers without particles, one of which is infinite, chosen among by a particle --------------
+
+
+def by_hand(p):
+    z = sample("z", dist.Bernoulli(p), Enumerate())
+    return jnp.where(z == 1, jnp.log(p), jnp.log1p(-p))
+
+
+def looked_up(p):
+    z = sample("z", dist.Categorical(jnp.stack([p, 1.0 - p])), Enumerate())
+    return jnp.log(jnp.stack([p, 1.0 - p]))[z]
+
+
+def density_of(make):
+    def program(p):
+        return ppl.simulate(lambda: sample("z", make(p), Enumerate())).log_density
+
+    return program
+
+
+def forbidden(p):
+    """A table of logarithms, one of them of zero."""
+    z = sample("z", dist.Categorical(jnp.stack([p, 1.0 - p])), Enumerate())
+    return jnp.array([0.0, -jnp.inf])[z]
+
+
+CERTAIN = {
+    "bernoulli": (density_of(dist.Bernoulli), 0.0),
+    "a batch": (density_of(lambda p: dist.Bernoulli(jnp.stack([p, 1.0 - p]))), 1.0),
+    "categorical": (density_of(lambda p: dist.Categorical(jnp.stack([p, 1.0 - p]))), 0.0),
+    "logits": (density_of(lambda p: dist.Categorical(logits=jnp.log(jnp.stack([p, 1 - p])))), 1.0),
+    "binomial": (density_of(lambda p: dist.Binomial(2, p)), 0.0),
+    "one-hot": (density_of(lambda p: OneHotCategorical(jnp.stack([p, 1.0 - p]))), 1.0),
+    "by hand": (by_hand, 0.0),
+    "a table": (looked_up, 1.0),
+    "a constant table": (forbidden, 1.0),
+}
+PLACES = {
+    "a product": lambda t, cost: t * cost(),
+    "on the left": lambda t, cost: cost() * jnp.sin(t) + t**2,
+    "a quotient": lambda t, cost: cost() / jnp.exp(t),
+    "lanes": lambda t, cost: jnp.sum(jax.vmap(lambda s: s * t * cost())(jnp.arange(3.0))),
+    "steps": lambda t, cost: lax.scan(lambda c, s: (c + s * t * cost(), None), 0.0, jnp.ones(2))[0],
+    "a branch": lambda t, cost: lax.cond(t > 0.0, lambda: t * cost(), lambda: t),
+}
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_certain_choices_have_no_entropy_wherever_their_densities_go(name):
+    """Σ p log p = 0, whatever multiplies it: so is the derivative in the factor."""
+    program, p = CERTAIN[name]
+
+    def slopes(t):
+        found = {}
+        for place, around in PLACES.items():
+            objective = lambda t, around=around: around(t, lambda: program(jnp.asarray(p)))
+            found[place] = jax.value_and_grad(ppl.expectation(objective), argnums=1)(KEY, t)
+        return found
+
+    for place, (value, slope) in jax.jit(slopes)(0.7).items():
+        wanted = (0.49, 1.4) if place == "on the left" else (0.0, 0.0)
+        np.testing.assert_allclose((value, slope), wanted, atol=1e-6, err_msg=place)
+
+
+def test_sums_with_possible_states_have_their_share():
+    """Of two coins, one certain: the entropy of the other, times a number."""
+
+    def objective(t):
+        return t * density_of(dist.Bernoulli)(jnp.array([0.0, 0.25]))
+
+    found = jax.value_and_grad(ppl.expectation(objective), argnums=1)(KEY, 0.7)
+    entropy = 0.25 * np.log(0.25) + 0.75 * np.log(0.75)
+    np.testing.assert_allclose(found, (0.7 * entropy, entropy), rtol=1e-5)

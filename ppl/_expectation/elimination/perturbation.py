@@ -12,8 +12,7 @@ from ..sites.measure import second_derivative
 from ..sites.weighted_site import WeightedSite
 from ..terms.terms import Term, forget
 from ..values.lanes import deps_of, move
-from ..values.value import Segment, Value, event_shape, place, segment, widen
-from ..values.vanishing import infinite_at_particles
+from ..values.value import Segment, Value, event_shape, infinite_at_particles, place, segment, widen
 from .plugin import Plugin
 from .semiring import NUMBERS
 

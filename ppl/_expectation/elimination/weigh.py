@@ -8,8 +8,7 @@ from ..interpret.evaluation import Evaluation
 from ..values.dimensions import ANTICAUSAL, EXACT, Along
 from ..values.expansion import conform
 from ..values.lanes import Deps, Relation, join, move
-from ..values.value import NOW, Axis, Value, each_array, event_shape, place
-from ..values.vanishing import infinite_at_particles
+from ..values.value import NOW, Axis, Value, each_array, event_shape, infinite_at_particles, place
 from .semiring import Semiring
 
 

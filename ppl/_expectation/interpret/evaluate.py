@@ -18,7 +18,7 @@ from ..terms.linear import linear_rule, tail
 from ..terms.terms import Operand, addends, collapse, scalar
 from ..values.constants import constants, lookup, uniform
 from ..values.value import Value, union_sites
-from ..values.vanishing import unbounded
+from ..values.vanishing import constant, unbounded
 from .control_flow import CONTROL_FLOW
 from .evaluation import Evaluation
 from .scan import scan, steps_meet
@@ -70,9 +70,9 @@ def evaluate(
     has_control = any(equations.kind(eqn) == "control_variate" for eqn in jaxpr.eqns)
     if has_control:
         made.update(zip(jaxpr.invars, args, strict=True))
-        made.update(zip(jaxpr.constvars, map(Value, consts), strict=True))
+        made.update(zip(jaxpr.constvars, map(constant, consts), strict=True))
     taken = step_noted if has_control else step
-    return [scalar(out) for out in run(jaxpr, [Value(c) for c in consts], args, taken)]
+    return [scalar(out) for out in run(jaxpr, [constant(c) for c in consts], args, taken)]
 
 
 def apply_equation(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> list[Value]:

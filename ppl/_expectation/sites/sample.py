@@ -26,6 +26,7 @@ from ..values.value import (
     event_shape,
     with_sorted_axes,
 )
+from ..values.vanishing import constant
 from .baseline import note
 from .coupled import coupled_axis, open_coupled
 from .gating import gate
@@ -238,5 +239,5 @@ def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) ->
             return gate(eqn, inputs, evaluation)
         return evaluation.bind(eqn, inputs)
 
-    outs = run(closed.jaxpr, [Value(c) for c in closed.consts], random, step)
+    outs = run(closed.jaxpr, [constant(c) for c in closed.consts], random, step)
     return jax.tree.unflatten(jax.tree.structure(shape), [_val(out) for out in outs])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ..interpret.evaluation import Evaluation
 from ..values.lanes import Deps, deps_of, join, move, renumber
 from ..values.value import Value, each_array, event_shape, lift_worlds
+from ..values.vanishing import constant
 
 _PENDING = 1_000
 """Dimensions of a sum that is still to be taken, numbered apart while an equation is applied."""
@@ -79,7 +80,7 @@ def addends(operand: Operand) -> list[Value]:
 
 def scalar(value: Any) -> Operand:
     """An operand as it is, or a literal as a value that depends on no site."""
-    return value if isinstance(value, Value | Terms) else Value(value)
+    return value if isinstance(value, Value | Terms) else constant(value)
 
 
 def aligned_dims(val: Value) -> dict[int, tuple[int, int]]:

@@ -7,7 +7,7 @@ from .expansion import Sites, conform, mixed_dims
 from .lanes import as_exact, deps_of, one_by_one, transfer
 from .limits import check_joint
 from .value import Value, joint_states, lift_worlds, trim
-from .vanishing import emit, meet_unbounded, unbounded
+from .vanishing import emit, unbounded
 
 
 def apply(
@@ -29,9 +29,8 @@ def apply(
         alone = [one_by_one(dep) for dep in through([as_exact(dep) for dep in ins])]
         vals = conform(sites, vals, mixed_dims(sites, vals, [*deps, *alone]), eqn)
     check_joint(joint_states(vals), eqn, sites.place)
-    infinite = meet_unbounded(vals)
     return [
-        out._replace(sites=dep.sites, relations=dep.relations, unbounded=infinite)
+        out._replace(sites=dep.sites, relations=dep.relations)
         for out, dep in zip(lift_worlds(fn, vals), deps, strict=True)
     ]
 

@@ -102,6 +102,25 @@ def event_shape(val: Any) -> tuple[Any, ...]:
     return jnp.shape(val.array)[len(val.axes) :]
 
 
+def spread(val: Value) -> bool:
+    """Whether a value has particles."""
+    return bool(val.axes or val.worlds)
+
+
+def infinite_at_particles(val: Value) -> bool:
+    """Whether a value may be infinite at a particle, and only there."""
+    return val.unbounded and spread(val)
+
+
+def meet_unbounded(vals: Sequence[Value]) -> bool:
+    """Whether what is made of some values, all of which it meets everywhere, may be infinite.
+
+    Beside particles, a number that has none is infinite at all of them, if at any.
+    """
+    particles = [val for val in vals if spread(val)]
+    return any(val.unbounded for val in particles or vals)
+
+
 def lift(fn: Callable, vals: Sequence[Any]) -> Any:
     """`fn` of the arrays, mapped over just the particle axes that they have."""
     arrays = [val.array for val in vals]
@@ -206,7 +225,8 @@ def lift_worlds(fn: Callable, vals: Sequence[Value]) -> list[Value]:
     Worlds have derivatives where the values read one site alone, and only there.
     """
     axes = union_axes(vals)
-    outs = [Value(out, axes) for out in lift(fn, vals)]
+    infinite = meet_unbounded(vals)
+    outs = [Value(out, axes, unbounded=infinite) for out in lift(fn, vals)]
     segments = union_segments(vals)
     if not segments:
         return outs

@@ -12,12 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from ..._jax import equations, identities
 from ..._jax.control_flow import bodies, form
 from ..._jax.run import run
 from .dimensions import is_elementwise
-from .value import Axis, Value
+from .value import Axis, Value, meet_unbounded, spread
 
 _SINGULAR = frozenset(
     ("acos", "acosh", "asin", "atanh", "cbrt", "digamma", "div", "erf_inv", "integer_pow", "lgamma")
@@ -28,6 +30,17 @@ _LINEAR = frozenset(
     ("add", "add_any", "sub", "neg", "copy", "convert_element_type", "real", "imag", "select_n")
 ) | {"max", "min", "clamp", "abs", "sign", "stop_gradient"}
 """Equations whose derivative does not depend on the value, or is at most one."""
+
+
+_TABLE = 16_384
+"""The most elements of a constant that are looked through for infinite ones."""
+
+
+def constant(array: Any) -> Value:
+    """A constant or a literal as a value, `unbounded` where an element is known to be infinite."""
+    known = not isinstance(array, Tracer) and jnp.size(array) <= _TABLE
+    real = known and jnp.issubdtype(jnp.result_type(array), jnp.floating)
+    return Value(array, unbounded=bool(real and np.isinf(np.asarray(array)).any()))
 
 
 _CHOOSING = frozenset(("select_n", "gather", "dynamic_slice"))
@@ -44,25 +57,6 @@ def unbounded(eqn: Any, vals: Sequence[Value]) -> bool:
         return True
     singular = any(kind in _SINGULAR for kind in _kinds(eqn))
     return singular and (not any(map(spread, vals)) or any(map(spread, _read(eqn, vals))))
-
-
-def spread(val: Value) -> bool:
-    """Whether a value has particles."""
-    return bool(val.axes or val.worlds)
-
-
-def infinite_at_particles(val: Value) -> bool:
-    """Whether a value may be infinite at a particle, and only there."""
-    return val.unbounded and spread(val)
-
-
-def meet_unbounded(vals: Sequence[Value]) -> bool:
-    """Whether what is made of some values, all of which it meets everywhere, may be infinite.
-
-    Beside particles, a number that has none is infinite at all of them, if at any.
-    """
-    particles = [val for val in vals if spread(val)]
-    return any(val.unbounded for val in particles or vals)
 
 
 def _chosen(eqn: Any, vals: Sequence[Value]) -> bool:
