@@ -6,6 +6,7 @@ from . import errors, extend
 from ._algorithms.marginal import marginal, normalize
 from ._distributions.log_sum_exp import log_sum_exp
 from ._expectation import expectation, log_expectation
+from ._ir.address import flatten_choices, nest_choices
 from ._ir.control_variate import control_variate
 from ._ir.estimator import Reparameterized, ScoreFunction
 from ._ir.fresh_key import fresh_key
@@ -23,7 +24,7 @@ from ._meanings.rewrite import (
 )
 from ._meanings.seed import seed
 from ._meanings.show import show
-from ._meanings.survey import Seen, survey
+from ._meanings.sites import SiteInfo, sites
 from ._meanings.trace import Trace, log_density, replay, simulate, within_support
 from ._walk import vmap as _vmap  # noqa: F401  (installs the batching of sites in control flow)
 from ._walk.site_record import SiteRecord
@@ -36,7 +37,7 @@ __all__ = [
     "FitResult",
     "Reparameterized",
     "ScoreFunction",
-    "Seen",
+    "SiteInfo",
     "SiteRecord",
     "State",
     "Trace",
@@ -47,6 +48,7 @@ __all__ = [
     "expectation",
     "extend",
     "fit",
+    "flatten_choices",
     "fresh_key",
     "frozen",
     "intervene",
@@ -55,6 +57,7 @@ __all__ = [
     "log_sum_exp",
     "marginal",
     "mask",
+    "nest_choices",
     "normalize",
     "replay",
     "sample",
@@ -63,7 +66,7 @@ __all__ = [
     "seed",
     "show",
     "simulate",
-    "survey",
+    "sites",
     "with_estimators",
     "within_support",
 ]

@@ -170,8 +170,8 @@ def rounding() -> float:
 def sites(objective: Callable, params: Any) -> dict[str, Written]:
     """The addresses of an objective's unobserved sites, in order, and what they have."""
     found: dict[str, Written] = {}
-    nodes = ppl.show(objective, params).sites
-    addresses = dict.fromkeys(node.site.address for node in nodes if not node.site.observed)
+    drawn = [site.address for site in ppl.sites(objective, params) if not site.observed]
+    addresses = dict.fromkeys(drawn)
 
     def noting(address: str) -> Callable[[ppl.extend.Estimator], ppl.extend.Estimator]:
         def noted(own: ppl.extend.Estimator) -> ppl.extend.Estimator:
@@ -182,7 +182,7 @@ def sites(objective: Callable, params: Any) -> dict[str, Written]:
 
         return noted
 
-    ppl.show(chosen(objective, {address: noting(address) for address in addresses}), params)
+    ppl.sites(chosen(objective, {address: noting(address) for address in addresses}), params)
     return {address: found[address] for address in addresses}
 
 

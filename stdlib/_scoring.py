@@ -6,24 +6,24 @@ cost nothing, others have density zero outside, and those that are known not to 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import ppl
 from ppl.errors import ObservedGuide, SupportMismatch
 
-from ._supports import contains, support_of
+from ._supports import Support, contains, support_of
 
 Program = TypeVar("Program", bound=Callable)
 
 
 def check_unobserved(guide: Callable) -> None:
     """Raises `ObservedGuide` where a guide has an observed site."""
-    _check_unobserved(ppl.survey(guide, lambda distribution: None), "guide")
+    _check_unobserved(ppl.sites(guide), "guide")
 
 
-def _check_unobserved(sites: Iterable[ppl.Seen], what: str) -> None:
-    for site in (seen.site for seen in sites if seen.site.observed):
+def _check_unobserved(sites: Iterable[ppl.SiteInfo], what: str) -> None:
+    for site in (site for site in sites if site.observed):
         raise ObservedGuide(
             f"The {what} observes site {site.address!r} at {site.where} (by obs=, "
             "ppl.condition, a factor, or a marginal that keeps nothing). The density of what "
@@ -48,21 +48,33 @@ def at_draws_of(
     **Raises** `ObservedGuide` where the sampler observes; `SupportMismatch` where the support of
     one of its sites is known not to be within that of the program's.
     """
-    sites = ppl.survey(sampler, support_of, *args)
+    sites = ppl.sites(sampler, *args)
     _check_unobserved(sites, what)
-    drawn = defaultdict(list)
-    for seen in sites:
-        drawn[seen.site.path].append(seen)
+    drawn = _by_address(sites)
     unproved = []
-    for outer in ppl.survey(program, support_of):
-        if outer.site.observed:
+    for outer, support in _looked(ppl.sites(program)):
+        if outer.observed:
             continue
-        verdicts = [contains(outer.found, inner.found) for inner in drawn[outer.site.path]]
+        inner = drawn[outer.address]
+        verdicts = [contains(support, other) for _, other in inner]
         if len(verdicts) == 1 and verdicts[0] is False and outer.certain:
-            raise _mismatch(drawn[outer.site.path][0], outer, what, by)
+            raise _mismatch(inner[0], (outer, support), what, by)
         if not (verdicts and all(verdicts)):
-            unproved.append(outer.site.address)
+            unproved.append(outer.address)
     return cast(Program, ppl.bounded(program, unproved)) if unproved else program
+
+
+def _looked(sites: Iterable[ppl.SiteInfo]) -> list[tuple[ppl.SiteInfo, Support]]:
+    """The plain sites that draw or score the addresses of a program, with their supports."""
+    plain = [one for site in sites for one in site.plain]
+    return [(site, site.look(support_of)[0]) for site in plain]
+
+
+def _by_address(sites: Iterable[ppl.SiteInfo]) -> Mapping[str, list[tuple[ppl.SiteInfo, Support]]]:
+    found = defaultdict(list)
+    for site, support in _looked(sites):
+        found[site.address].append((site, support))
+    return found
 
 
 def proposed_by(proposal: Callable, program: Program, *args: Any) -> Program:
@@ -72,20 +84,22 @@ def proposed_by(proposal: Callable, program: Program, *args: Any) -> Program:
 
 def at_choices_of(program: Callable, proposal: Program, *args: Any) -> Program:
     """The proposal, to be scored at a target's choices: of what it never draws, density zero."""
-    drawn = defaultdict(list)
-    for seen in ppl.survey(program, support_of):
-        drawn[seen.site.path].append(seen.found)
-    sites = ppl.survey(proposal, support_of, *args)
-    fits = lambda seen: all(contains(seen.found, inner) for inner in drawn[seen.site.path])  # noqa: E731
-    unproved = [seen.site.address for seen in sites if not fits(seen)]
+    drawn = _by_address(ppl.sites(program))
+    unproved = [
+        site.address
+        for site, support in _looked(ppl.sites(proposal, *args))
+        if not all(contains(support, inner) for _, inner in drawn[site.address])
+    ]
     return cast(Program, ppl.bounded(proposal, unproved)) if unproved else proposal
 
 
-def _mismatch(inner: ppl.Seen, outer: ppl.Seen, what: str, by: str) -> SupportMismatch:
-    q, p = inner.found, outer.found
+def _mismatch(
+    inner: tuple[ppl.SiteInfo, Support], outer: tuple[ppl.SiteInfo, Support], what: str, by: str
+) -> SupportMismatch:
+    (drawn, q), (scored, p) = inner, outer
     return SupportMismatch(
-        f"Site {outer.site.address!r}: the {what} draws it at {inner.site.where} from {q.family}, "
-        f"with support {q.written}, and the {by} scores it at {outer.site.where} by {p.family}, "
+        f"Site {scored.address!r}: the {what} draws it at {drawn.where} from {q.family}, "
+        f"with support {q.written}, and the {by} scores it at {scored.where} by {p.family}, "
         f"with support {p.written}. Of what is drawn outside that, the density is zero. "
         + _remedy(p.written, p.event, p.bijection, what)
     )

@@ -6,12 +6,21 @@ first alone; an evidence lower bound with the second, and with the first a lower
 """
 
 from collections.abc import Collection, Iterable
-from typing import Literal
+from typing import Literal, Protocol
 
-from .._ir.site import Site
 from ..errors import EstimatedDensity
 
 Law = Literal["weight", "log"] | None
+
+
+class _Site(Protocol):
+    @property
+    def address(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+    @property
+    def law(self) -> str | None: ...
+
 
 _SAID: dict[str | None, str] = {
     "weight": "E[w] = p",
@@ -20,11 +29,11 @@ _SAID: dict[str | None, str] = {
 }
 
 
-def check_laws(sites: Iterable[Site], by: str, laws: Collection[Law] = ("weight",)) -> None:
+def check_laws(sites: Iterable[_Site], by: str, laws: Collection[Law] = ("weight",)) -> None:
     """Raises `EstimatedDensity` where the density at a site is an estimate of another law.
 
     `by` is what reads the densities, for the message, and `laws` are those it is right with. Sites
-    are those of `ppl.survey`; a density that is no estimate counts as one of the law `"weight"`.
+    are those of `ppl.sites`; a density that is no estimate counts as one of the law `"weight"`.
     """
     for site in sites:
         if site.law not in laws:

@@ -46,6 +46,32 @@ def nest(flat: Mapping[Path, Any]) -> dict[str, Any]:
     return nested
 
 
+def flatten_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Choices as one flat dict from address (`"a/b"`) to value, as `Trace.sites` has them.
+
+    ```python
+    >>> import ppl
+    >>> ppl.flatten_choices({"x": 1.0, "layer": {"w": 2.0}})
+    {'x': 1.0, 'layer/w': 2.0}
+
+    ```
+    """
+    return {render(path): value for path, value in flatten(choices).items()}
+
+
+def nest_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Choices as nested dicts, as `Trace.choices` has them.
+
+    ```python
+    >>> import ppl
+    >>> ppl.nest_choices({"x": 1.0, "layer/w": 2.0})
+    {'x': 1.0, 'layer': {'w': 2.0}}
+
+    ```
+    """
+    return nest(flatten(choices))
+
+
 def nearest(path: Path, known: Iterable[Path]) -> str:
     """A clause naming the known addresses closest to a path."""
     names = [render(k) for k in known if k]

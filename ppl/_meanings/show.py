@@ -6,9 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._analysis.graph import Node, nodes
-from .._ir.address import render
 from .._ir.stage import P, stage
+from .sites import SiteInfo, sites_of
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 128, 44, 24, 44
 
@@ -16,15 +15,15 @@ _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 128, 44, 24, 44
 class Listing:
     """What `show` returns: prints as text, draws itself as a graph in Jupyter.
 
-    `sites` lists the sites in order; `jaxpr` is the IR.
+    `sites` lists what `ppl.sites` does; `jaxpr` is the IR.
     """
 
     def __init__(self, name: str, jaxpr: Any):
-        self.name, self.jaxpr, self.sites = name, jaxpr, nodes(jaxpr)
+        self.name, self.jaxpr, self.sites = name, jaxpr, sites_of(jaxpr)
 
     def __repr__(self) -> str:
         rows = [("site", "distribution", "shape", "inside", "reads", "estimator")]
-        rows += [_row(node) for node in self.sites]
+        rows += [_row(site) for site in self.sites]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
@@ -47,7 +46,7 @@ def show(program: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Listin
     >>> def model():
     ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
     ...     ppl.sample("y", dist.Normal(x, 1.0), obs=2.0)
-    >>> [node.site.address for node in ppl.show(model).sites]
+    >>> [site.address for site in ppl.show(model).sites]
     ['x', 'y']
 
     ```
@@ -56,23 +55,22 @@ def show(program: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Listin
     return Listing(staged.name, staged.jaxpr)
 
 
-def _row(node: Node) -> tuple[str, ...]:
-    out = node.site.out
-    shape = f"{jnp.dtype(out.dtype).name}{list(node.site.lane_shape + out.shape)}"
-    kind = node.distribution + (" (observed)" if node.site.observed else "")
-    reads = ", ".join(map(render, node.parents))
-    return node.site.address, kind, shape, " > ".join(node.around), reads, node.estimator
+def _row(site: SiteInfo) -> tuple[str, ...]:
+    shape = f"{jnp.dtype(site.dtype).name}{list(site.shape)}"
+    kind = site.distribution + (" (observed)" if site.observed else "")
+    around, reads = " > ".join(site.around), ", ".join(site.reads)
+    return site.address, kind, shape, around, reads, site.estimator
 
 
-def _svg(sites: Sequence[Node]) -> str:
+def _svg(sites: Sequence[SiteInfo]) -> str:
     where = _places(sites)
     across = max((x for x, _ in where.values()), default=0) + _WIDTH + 2 * _GAP_X
     down = max((y for _, y in where.values()), default=0) + _HEIGHT + _GAP_X
-    drawn = {node.site.path: node for node in sites}
+    drawn = {site.address: site for site in sites}
     arrows = [
         _arrow(where[parent], where[path])
-        for path, node in drawn.items()
-        for parent in node.parents
+        for path, site in drawn.items()
+        for parent in site.reads
         if parent in where and parent != path
     ]
     return (
@@ -81,17 +79,17 @@ def _svg(sites: Sequence[Node]) -> str:
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
         'markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>'
         + "".join(arrows)
-        + "".join(_ellipse(node, where[path]) for path, node in drawn.items())
+        + "".join(_ellipse(site, where[path]) for path, site in drawn.items())
         + "</svg>"
     )
 
 
-def _places(sites: Sequence[Node]) -> dict:
+def _places(sites: Sequence[SiteInfo]) -> dict:
     """The top left corner of each site: a row below all the sites it reads."""
     row: dict = {}
-    for node in sites:
-        above = [row[p] for p in node.parents if p in row and p != node.site.path]
-        row[node.site.path] = 1 + max(above, default=-1)
+    for site in sites:
+        above = [row[p] for p in site.reads if p in row and p != site.address]
+        row[site.address] = 1 + max(above, default=-1)
     filled: dict[int, int] = {}
     where = {}
     for path, level in row.items():
@@ -114,14 +112,14 @@ def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
     return f'<path d="{line}" fill="none" stroke="#555" marker-end="url(#tip)"/>'
 
 
-def _ellipse(node: Node, corner: tuple[int, int]) -> str:
+def _ellipse(site: SiteInfo, corner: tuple[int, int]) -> str:
     x, y = corner[0] + _WIDTH // 2, corner[1] + _HEIGHT // 2
-    fill = "#d0d7de" if node.site.observed else "#ffffff"
-    around = " ".join(node.around)
+    fill = "#d0d7de" if site.observed else "#ffffff"
+    around = " ".join(site.around)
     return (
         f'<ellipse cx="{x}" cy="{y}" rx="{_WIDTH // 2}" ry="{_HEIGHT // 2}" fill="{fill}" '
-        f'stroke="#333"><title>{escape(node.site.where)}</title></ellipse>'
-        f'<text x="{x}" y="{y - 2}" font-weight="bold">{escape(node.site.address)}</text>'
+        f'stroke="#333"><title>{escape(site.where)}</title></ellipse>'
+        f'<text x="{x}" y="{y - 2}" font-weight="bold">{escape(site.address)}</text>'
         f'<text x="{x}" y="{y + 13}" fill="#555" font-size="10">'
-        f"{escape(node.distribution)}{escape(' · ' + around if around else '')}</text>"
+        f"{escape(site.distribution)}{escape(' · ' + around if around else '')}</text>"
     )

@@ -142,7 +142,7 @@ def _why_not(objective: Callable, params: Any, address: str, estimator: Estimato
     if not estimator.unbiased:
         return "it is biased"
     try:
-        ppl.show(noise.chosen(objective, {address: estimator}), params)
+        ppl.sites(noise.chosen(objective, {address: estimator}), params)
     except UnsuitableEstimator as error:
         return f"UnsuitableEstimator: {error}"
     return None

@@ -23,7 +23,6 @@ from ._hidden import (
     check_deterministic,
     check_fixed_supports,
     listed,
-    nested,
 )
 from ._integral import Integral, zeros_of
 from ._monomial import ONE, Affine, Base, Constant, Monomial, degree_of, plain
@@ -140,7 +139,8 @@ class Conjugate(Integral):
 
 def _drawn(address: str, posterior: dist.Distribution) -> dict[str, Any]:
     *scopes, name = ["exact", *address.split("/")]
-    return nested(address, ppl.scope(lambda: sample(name, posterior), "/".join(scopes))())
+    value = ppl.scope(lambda: sample(name, posterior), "/".join(scopes))()
+    return ppl.nest_choices({address: value})
 
 
 class Joint(NamedTuple):

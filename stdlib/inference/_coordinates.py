@@ -59,15 +59,17 @@ def _bijections(target: Any) -> dict[str, Any]:
     if not hasattr(target, "prior"):
         return {}
     found = {}
-    for seen in ppl.survey(target.prior, set_of_equations):
-        if seen.found is None or seen.site.observed:
+    plain = [one for site in ppl.sites(target.prior) if not site.observed for one in site.plain]
+    for site in plain:
+        (support,) = site.look(set_of_equations)
+        if support is None:
             continue
         try:
-            found[seen.site.address] = biject_to(seen.found)
+            found[site.address] = biject_to(support)
         except NotImplementedError:
             raise InvalidSetting(
-                f"The kernels of stdlib.inference cannot move site {seen.site.address!r} at "
-                f"{seen.site.where} within its support, {seen.found}: NumPyro has no map to it "
+                f"The kernels of stdlib.inference cannot move site {site.address!r} at "
+                f"{site.where} within its support, {support}: NumPyro has no map to it "
                 "from free real numbers. Draw such numbers and compute it from them, or write a "
                 "Kernel of your own."
             ) from None

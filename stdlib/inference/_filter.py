@@ -280,7 +280,7 @@ def normalized(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _addresses(program: Callable) -> set[str]:
-    return {node.site.address for node in ppl.show(program).sites}
+    return {site.address for site in ppl.sites(program)}
 
 
 def _data(space: StateSpace, target: Target) -> Choices:

@@ -30,37 +30,30 @@ def addresses_of(choices: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def nested(address: str, value: Any) -> dict[str, Any]:
-    """Choices, of which there is one."""
-    for name in reversed(address.split("/")):
-        value = {name: value}
-    return value
-
-
 def listed(target: Target, addresses: list[str]) -> str:
     """Addresses, with what they draw from, and where."""
-    nodes = _nodes(target)
-    placed = [(address, nodes[address]) for address in addresses]
-    return " and ".join(f"{a!r} ({node.distribution} at {node.site.where})" for a, node in placed)
+    sites = _sites(target)
+    placed = [(address, sites[address]) for address in addresses]
+    return " and ".join(f"{a!r} ({site.distribution} at {site.where})" for a, site in placed)
 
 
 def suits(target: Target, address: str, estimator: Estimator) -> bool:
     """Whether an estimator suits the site at an address; of a posterior's sites it is not known."""
-    node = _nodes(target)[address]
-    if node.distribution == "posterior":
+    site = _sites(target)[address]
+    if site.distribution == "posterior":
         return False
     asked = ppl.with_estimators(target.prior, {glob.escape(address): estimator})
     try:
-        ppl.show(asked)
-        if node.site.compound:  # what its parts raise, they raise where they are run
+        ppl.sites(asked)
+        if site.compound:  # what its parts raise, they raise where they are run
             jax.eval_shape(ppl.seed(asked), jax.random.key(0))
     except (UnsuitableEstimator, UnmatchedPattern):
         return False
     return True
 
 
-def _nodes(target: Target) -> dict[str, Any]:
-    return {node.site.address: node for node in ppl.show(target.prior).sites}
+def _sites(target: Target) -> dict[str, ppl.SiteInfo]:
+    return {site.address: site for site in ppl.sites(target.prior)}
 
 
 # --- checks --------------------------------------------------------------------------------------
@@ -87,7 +80,7 @@ def check_fixed_supports(target: Target, zeros: Mapping[str, Any]) -> None:
 
 def check_deterministic(log_joint: Callable, zeros: Mapping[str, Any]) -> None:
     """The joint log density must not be estimated by draws."""
-    drawn = [repr(node.site.address) for node in ppl.show(log_joint, zeros).sites]
+    drawn = [repr(site.address) for site in ppl.sites(log_joint, zeros)]
     if drawn:
         raise UnsuitableEstimator(
             "Exact() needs densities without error, and a part of the program estimates its own "

@@ -17,7 +17,7 @@ from ppl.errors import TooManyJointStates, UnsuitableEstimator
 from ppl.extend import Target
 
 from ._filter import merged
-from ._hidden import REMEDY, nested
+from ._hidden import REMEDY
 from ._integral import Integral, zeros_of
 from ._weights import taken
 
@@ -76,7 +76,7 @@ def _joint_states(target: Target, addresses: tuple[str, ...]) -> Mapping[str, An
     for address, column in zip(addresses, columns, strict=True):
         struct = _at(target.hidden, address)
         values = jnp.asarray(column.reshape(count, *struct.shape), struct.dtype)
-        states = merged(states, nested(address, values))
+        states = merged(states, ppl.nest_choices({address: values}))
     return states
 
 

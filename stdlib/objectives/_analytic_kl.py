@@ -62,8 +62,8 @@ def _unknown(q: SiteRecord, p: SiteRecord) -> str:
 def _reads(program: Callable) -> dict[str, set[str]]:
     """For each address, those that its distribution reads."""
     found: dict[str, set[str]] = {}
-    for node in ppl.show(program).sites:
-        found.setdefault(node.site.address, set()).update(map("/".join, node.parents))
+    for site in ppl.sites(program):
+        found.setdefault(site.address, set()).update(site.reads)
     return found
 
 

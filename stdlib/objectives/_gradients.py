@@ -1,6 +1,6 @@
 """What the `gradient` options of objectives share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -65,15 +65,6 @@ def simulate_pathwise(guide: Callable, what: str, remedy: str) -> Trace:
         raise UnsuitableEstimator(
             f"{what} needs a guide whose choices all move with their parameters. {remedy} {error}"
         ) from None
-
-
-def sites_of(choices: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The addresses and the values of choices."""
-    for name, value in choices.items():
-        if isinstance(value, Mapping):
-            yield from sites_of(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def joint_at(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ppl import control_variate, log_density, simulate
+from ppl import control_variate, flatten_choices, log_density, simulate
 from ppl.errors import BiasedEstimator, InvalidSetting
 
 from .._log_weights import log_mean_exp, shares
@@ -20,7 +20,6 @@ from ._gradients import (
     frozen_log_density,
     joint_at,
     simulate_pathwise,
-    sites_of,
 )
 from ._particles import check_count
 from .elbo import elbo
@@ -142,7 +141,8 @@ def _vimco(
         return q.choices, log_density(joint, q.choices) - q.log_density
 
     choices, log_weights = jax.vmap(drawn)(particles)
-    addresses = [a for a, z in sites_of(choices) if not jnp.issubdtype(z.dtype, jnp.inexact)]
+    flat = flatten_choices(choices)
+    addresses = [a for a, z in flat.items() if not jnp.issubdtype(z.dtype, jnp.inexact)]
     if not addresses:
         raise InvalidSetting(
             f"gradient={VIMCO!r} is for guides of integer choices, and this one has none. Write "

@@ -10,7 +10,7 @@ from ppl import frozen, simulate
 from ppl.errors import InvalidSetting
 
 from .._scoring import at_draws_of, check_unobserved
-from ._gradients import derivative_of, sites_of
+from ._gradients import derivative_of
 from .iwelbo import iwelbo
 
 
@@ -82,15 +82,14 @@ def sleep_phase(
 
     ```
     """
-    sites = ppl.show(model).sites
-    data = [node.site for node in sites if node.site.observed]
+    data = [site for site in ppl.sites(model) if site.observed]
     if data or not observed:
         fault = f"has its data at {data[0].where}" if data else "was given no address of its data"
         raise InvalidSetting(
             f"The sleep phase runs the model forward, data included, but it {fault}. Leave `obs` "
             'out of the model, and write sleep_phase(model, guide, {"x": x}).'
         )
-    dream = dict(sites_of(simulate(frozen(model)).choices))
+    dream = ppl.flatten_choices(simulate(frozen(model)).choices)
     seen = _taken(observed, dream)
     informed = lambda: guide(seen)  # noqa: E731
     check_unobserved(informed)

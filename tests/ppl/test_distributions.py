@@ -10,7 +10,6 @@ from numpyro.distributions import transforms
 import ppl
 from ppl import sample
 from ppl._distributions.families import canonical
-from stdlib.inference import Importance
 
 KEY = jax.random.key(5)
 M, V = jnp.array([0.5, -1.0, 2.0]), jnp.array([0.3, 1.0, 2.5])
@@ -164,28 +163,3 @@ def test_parameters_of_a_distribution_may_be_traced():
     exact = dist.Gamma(rates[..., None], 2.0).log_prob(x)
     exact = jnp.where(rates[..., None] > 0.5, exact, 0.0).sum()
     np.testing.assert_allclose(ppl.log_density(program, {"x": x}, rates), exact, rtol=1e-5)
-
-
-def test_survey_looks_at_each_site_as_a_lane_sees_it():
-    def inner():
-        u = sample("u", dist.Normal(0.0, 1.0))
-        sample("kept", dist.Normal(u, jnp.ones(2)).to_event(1))
-
-    def program(flag):
-        jax.vmap(lambda m: sample("lanes", dist.Normal(m, jnp.ones(3))))(jnp.ones(4))
-        ppl.mask(lambda: sample("masked", dist.Normal(0.0, 1.0)), flag)()
-        branch = lambda: sample("branch", dist.Normal(0.0, 1.0))
-        jax.lax.cond(flag, branch, lambda: 0.0)
-        ppl.marginal(inner, "kept", Importance(1))()
-        sample("data", dist.Normal(0.0, 1.0), obs=1.0)
-
-    seen = ppl.survey(program, lambda d: (d.batch_shape, d.event_shape), True)
-    assert all(isinstance(one, ppl.Seen) for one in seen)
-    found = [(one.site.address, one.found, one.certain, one.site.observed) for one in seen]
-    assert found == [
-        ("lanes", ((3,), ()), True, False),
-        ("masked", ((), ()), False, False),
-        ("branch", ((), ()), False, False),
-        ("kept", ((), (2,)), True, False),
-        ("data", ((), ()), True, True),
-    ]

@@ -141,6 +141,6 @@ def test_those_of_the_law_are_read():
 
 def test_neither_law():
     program = only_x(Lawless())
-    sites = [node.site for node in ppl.show(program).sites]
+    sites = ppl.sites(program)
     with pytest.raises(EstimatedDensity, match=r"An ELBO needs .* neither E\[w\] = p nor"):
         check_laws(sites, "An ELBO", ("weight", "log"))

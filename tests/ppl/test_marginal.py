@@ -268,7 +268,7 @@ def test_meanings_of_a_compound_site():
     assert jnp.allclose(observed.log_likelihood, plain)
     replaced = ppl.seed(lambda: ppl.simulate(ppl.intervene(exact_x, at)))(KEY)
     assert replaced.value == at and replaced.log_density == 0.0
-    assert [node.site.address for node in ppl.show(exact_x).sites] == ["x"]
+    assert [site.address for site in ppl.sites(exact_x)] == ["x"]
     everything = ppl.marginal(noisy, ["u", "x"], Importance(1))
     both = {"u": 0.3, "x": 1.0}
     assert jnp.allclose(ppl.log_density(everything, both), ppl.log_density(noisy, both))

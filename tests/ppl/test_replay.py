@@ -260,6 +260,13 @@ def test_what_nobody_reads_is_not_compiled():
     assert traced == plain < read
 
 
+def test_choices_flat_and_nested():
+    trace = check_laws(ppl.scope(nested, "a/b"), jnp.array([0.1]))
+    flat = ppl.flatten_choices(trace.choices)
+    assert set(flat) == {a for a, site in trace.sites.items() if not site.observed}
+    assert jax.tree.structure(ppl.nest_choices(flat)) == jax.tree.structure(trace.choices)
+
+
 def test_errors_are_those_of_log_density():
     program = lambda: sample("y", dist.Normal(sample("x", dist.Normal(0.0, 1.0)), 1.0), obs=1.0)
     with pytest.raises(MissingChoice, match="has a site at 'x'"):

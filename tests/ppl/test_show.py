@@ -24,14 +24,12 @@ def chain():
 
 def test_sites_and_what_they_read():
     listing = ppl.show(chain)
-    read = {
-        node.site.address: (node.distribution, node.around, node.parents) for node in listing.sites
-    }
+    read = {site.address: (site.distribution, site.around, site.reads) for site in listing.sites}
     assert read == {
         "scale": ("HalfNormal", (), ()),
-        "state": ("Normal", ("scan 3",), (("scale",), ("state",))),
-        "jump": ("Normal", ("scan 3", "cond"), (("state",),)),
-        "y": ("Normal", ("scan 3",), (("jump",), ("state",))),
+        "state": ("Normal", ("scan 3",), ("scale", "state")),
+        "jump": ("Normal", ("scan 3", "cond"), ("state",)),
+        "y": ("Normal", ("scan 3",), ("jump", "state")),
     }
 
 

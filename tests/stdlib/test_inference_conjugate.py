@@ -310,8 +310,8 @@ def test_sites_of_a_draw():
         ppl.scope(lambda: sample("u", dist.Beta(2.0, 1.0)), "in")()
         sample("x", dist.Poisson(sample("v", dist.Gamma(2.0, 1.0))))
 
-    sites = ppl.show(ppl.simulate, ppl.normalize(model, {"x": 3}, Exact())).sites
-    assert {node.site.address for node in sites} == {"exact/in/u", "exact/v"}
+    sites = ppl.sites(ppl.simulate, ppl.normalize(model, {"x": 3}, Exact()))
+    assert {site.address for site in sites} == {"exact/in/u", "exact/v"}
 
 
 def test_gradients_pass_draws_by_their_path():
