@@ -196,6 +196,45 @@ def test_jax_internals_are_touched_in_one_folder():
     )
 
 
+CONTROL_FLOW = set(
+    [
+        "scan",
+        "while",
+        "cond",
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "checkpoint",
+        "remat",
+        "remat2",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "branches",
+        "body_jaxpr",
+        "cond_jaxpr",
+        "call_jaxpr",
+        "fun_jaxpr",
+        "num_consts",
+        "num_carry",
+    ]
+)
+"""Names of JAX's primitives of control flow, and of their parameters."""
+
+
+def test_control_flow_is_named_in_one_folder():
+    """Everything else goes by the forms of `ppl._jax.control_flow`."""
+    holds(
+        f"{where(path, node.lineno)} names {node.value!r}"
+        for path in sources("ppl", "stdlib")
+        if not module_name(path).startswith("ppl._jax.")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if node.value.split() and CONTROL_FLOW.issuperset(node.value.split())
+    )
+
+
 def modules_of_ppl() -> dict[str, Path]:
     return {module_name(path).removeprefix("ppl").lstrip("."): path for path in sources("ppl")}
 

@@ -28,6 +28,7 @@ __all__ = [
     "Loop",
     "While",
     "form",
+    "rule_of",
 ]
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from ppl.extend import Analysis, control_flow, propagate
+
 
 class Degree(NamedTuple):
     """At most `power`; or `BEYOND` two, or no polynomial, because of the primitive `through`."""
@@ -25,20 +27,12 @@ TRUE = Degree(-1)
 """Of booleans that are true at all real inputs: less than constant, in that the value is known."""
 
 
-def degrees(jaxpr: Any, inputs: Sequence[Degree]) -> list[Degree]:
-    """The degrees of a jaxpr's outputs, from those of its inputs; its constants are constant."""
-    known = dict(zip(jaxpr.invars, inputs, strict=True))
-
-    def of(atom: Any) -> Degree:
-        return CONSTANT if hasattr(atom, "val") else known.get(atom, CONSTANT)
-
-    for eqn in jaxpr.eqns:
-        ins = [of(atom) for atom in eqn.invars]
-        known.update(zip(eqn.outvars, outputs(eqn, ins), strict=True))
-    return [of(atom) for atom in jaxpr.outvars]
+def highest(degrees: Sequence[Degree]) -> Degree:
+    """The degree of what may be of several; of the highest the first, which says what spoilt it."""
+    return max(degrees, key=lambda degree: degree.power, default=CONSTANT)
 
 
-def outputs(eqn: Any, ins: list[Degree]) -> list[Degree]:
+def _transfer(eqn: Any, ins: list[Degree], scope: Any) -> list[Degree]:
     """The degrees of one equation's outputs."""
     if all(degree == CONSTANT for degree in ins):
         return [CONSTANT] * len(eqn.outvars)
@@ -113,41 +107,18 @@ def _selected(eqn: Any, ins: list[Degree]) -> Degree:
 # --- control flow --------------------------------------------------------------------------------
 
 
-def _call(eqn: Any, ins: list[Degree]) -> list[Degree]:
-    body = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    return degrees(getattr(body, "jaxpr", body), ins)
+def _is_entered(form: control_flow.Form) -> bool:
+    """Not those that run an unknown number of times, or whose derivatives are not their own."""
+    return not isinstance(form, control_flow.While | control_flow.CustomRule)
 
 
-def _branches(eqn: Any, ins: list[Degree]) -> list[Degree]:
-    which, *operands = ins
-    if which > CONSTANT:
-        return [_unknown(eqn, ins)] * len(eqn.outvars)
-    found = [degrees(branch.jaxpr, operands) for branch in eqn.params["branches"]]
-    return [max(outs) for outs in zip(*found, strict=True)]
+def _decided(eqn: Any, which: Degree, ins: list[Degree], scope: Any) -> list[Degree]:
+    """Branches chosen by a constant are of the degree of the highest."""
+    return [TRUE if which <= CONSTANT else _unknown(eqn, ins)] * len(eqn.outvars)
 
 
-def _loop(eqn: Any, ins: list[Degree]) -> list[Degree]:
-    """Degrees of the carry only grow from step to step: run to their fixed point.
-
-    What is scanned over, and what is stacked, has one axis more outside of the body than in it.
-    """
-    body = eqn.params["jaxpr"].jaxpr
-    carried = len(body.outvars) - stacked(eqn.outvars, body.outvars)
-    first = len(body.invars) - stacked(eqn.invars, body.invars) - carried
-    carry = ins[first : first + carried]
-    while True:
-        outs = degrees(body, [*ins[:first], *carry, *ins[first + carried :]])
-        grown = [max(pair) for pair in zip(carry, outs[:carried], strict=True)]
-        if grown == carry:
-            return outs
-        carry = grown
-
-
-def stacked(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-    """How many values of a loop have one axis more outside of its body than in it."""
-    pairs = zip(outside, inside, strict=True)
-    return sum(len(a.aval.shape) != len(b.aval.shape) for a, b in pairs)
-
+DEGREES = Analysis(highest, _transfer, enters=_is_entered, decide=_decided)
+"""The analysis; constants of a jaxpr are constant."""
 
 LINEAR_PRIMITIVES = (
     "add add_any and broadcast_in_dim concatenate copy copy_p cumsum device_put dynamic_slice "
@@ -155,11 +126,9 @@ LINEAR_PRIMITIVES = (
     "reduce_sum reduce_window_sum reshape rev scatter scatter-add sharding_constraint slice split "
     "squeeze sub transpose"
 )
-CALLS = "checkpoint closed_call core_call jit pjit remat remat2"
 
 RULES: dict[str, Callable[[Any, list[Degree]], Degree | list[Degree]]] = {
     **dict.fromkeys(LINEAR_PRIMITIVES.split(), _linear),
-    **dict.fromkeys(CALLS.split(), _call),
     **dict.fromkeys(["mul", "dot_general", "conv_general_dilated"], _product),
     **dict.fromkeys(["square", "integer_pow"], _power),
     "convert_element_type": _converted,
@@ -170,8 +139,6 @@ RULES: dict[str, Callable[[Any, list[Degree]], Degree | list[Degree]]] = {
     "select_n": _selected,
     "triangular_solve": _solved,
     "custom_linear_solve": _solved_by_functions,
-    "cond": _branches,
-    "scan": _loop,
 }
 """What each primitive makes of degrees, where these are not all zero; no others are polynomials.
 
@@ -183,7 +150,9 @@ def degree_in(jaxpr: Any, names: Sequence[str]) -> Callable[[Sequence[str]], Deg
     """The degree of a scalar in some of its named inputs, the others held constant."""
 
     def of(varying: Sequence[str]) -> Degree:
-        return degrees(jaxpr, [LINEAR if name in varying else CONSTANT for name in names])[0]
+        return propagate(
+            DEGREES, jaxpr, [LINEAR if name in varying else CONSTANT for name in names]
+        )[0]
 
     return of
 

@@ -10,6 +10,7 @@ where they read hidden choices: derivatives are those of the rewritten function.
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,9 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import xlogy
 
-from ._degree import CALLS, Degree, outputs, stacked
+from ppl.extend import control_flow, fixed_point, propagate_through, run
+
+from ._degree import DEGREES, Degree, highest
 from ._monomial import Affine, Beyond, Constant, Monomial, Value, degree_of, plain, value_of
 from ._monomial_rules import (
     MONOMIAL_RULES,
@@ -33,16 +36,7 @@ from ._monomial_rules import (
 
 def evaluate(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
     """The outputs of a jaxpr, as functions of the statistics that its inputs are given by."""
-    known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(Constant, consts), strict=True))
-    known.update(zip(jaxpr.invars, inputs, strict=True))
-
-    def of(atom: Any) -> Value:
-        return _literal(atom) if hasattr(atom, "val") else known[atom]
-
-    for eqn in jaxpr.eqns:
-        ins = [of(atom) for atom in eqn.invars]
-        known.update(zip(eqn.outvars, _outputs(eqn, ins), strict=True))
-    return [of(atom) for atom in jaxpr.outvars]
+    return run(jaxpr, list(map(Constant, consts)), inputs, _outputs, _literal)
 
 
 def _literal(atom: Any) -> Constant:
@@ -54,8 +48,8 @@ def _literal(atom: Any) -> Constant:
 
 def _outputs(eqn: Any, ins: list[Value]) -> list[Value]:
     constant = all(isinstance(value, Constant) for value in ins)
-    rule = RULES.get(eqn.primitive.name)
-    found = rule(eqn, ins) if rule and (not constant or rule is logical) else None
+    rule = control_flow.rule_of(eqn, OF_CONSTANTS if constant else RULES)
+    found = None if rule is None else rule(ins)
     if found is None:
         return _constants(eqn, ins) if constant else _plainly(eqn, ins)
     outs = found if isinstance(found, list) else [found]
@@ -85,7 +79,7 @@ def _constants(eqn: Any, ins: Sequence[Any]) -> list[Value]:
 def _plainly(eqn: Any, ins: Sequence[Value]) -> list[Value]:
     """By the rules for degrees, where statistics go in as linear and others do not come out."""
     values = [plain(value, eqn.primitive.name) for value in ins]
-    found = outputs(eqn, [degree_of(value) for value in values])
+    found = propagate_through(DEGREES, eqn, [degree_of(value) for value in values])
     found = [_at_most_linear(eqn, degree) for degree in found]
     known = [value for value in values if not isinstance(value, Beyond)]
     if len(known) < len(values):
@@ -103,12 +97,9 @@ def _at_most_linear(eqn: Any, degree: Degree) -> Degree:
 # --- control flow --------------------------------------------------------------------------------
 
 
-def _call(eqn: Any, ins: Sequence[Value]) -> list[Value] | None:
-    rule = NAMED.get(eqn.params.get("name"))
-    if rule is not None:
-        return rule(eqn, ins)
-    names = "jaxpr", "call_jaxpr", "fun_jaxpr"
-    return _inside(next(eqn.params[name] for name in names if name in eqn.params), ins)
+def _call(call: control_flow.CallLike, ins: Sequence[Value]) -> list[Value] | None:
+    rule = NAMED.get(call.eqn.params.get("name"))
+    return evaluate(*call.body, ins) if rule is None else rule(call.eqn, ins)
 
 
 def _on_paper(fn: Callable) -> Callable[[Any, Sequence[Value]], list[Value]]:
@@ -116,7 +107,8 @@ def _on_paper(fn: Callable) -> Callable[[Any, Sequence[Value]], list[Value]]:
 
     def rule(eqn, ins):
         like = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars]
-        return _inside(jax.make_jaxpr(fn)(*like), ins)
+        closed = jax.make_jaxpr(fn)(*like)
+        return evaluate(closed.jaxpr, closed.consts, ins)
 
     return rule
 
@@ -129,26 +121,22 @@ def _normalized(eqn: Any, ins: Sequence[Value]) -> list[Value] | None:
     return [value] if sum_to_one(value.base.example) else None
 
 
-def _inside(body: Any, ins: Sequence[Value]) -> list[Value]:
-    return evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), ins)
-
-
-def _branches(eqn: Any, ins: Sequence[Value]) -> list[Value] | None:
-    which, *operands = ins
-    bodies = eqn.params["branches"]
+def _branches(branches: control_flow.Branches, ins: Sequence[Value]) -> list[Value] | None:
+    which, operands = branches.split(ins)
+    eqn, bodies = branches.eqn, branches.bodies
     if not isinstance(which, Constant):
         return None
     if which.number is not None:
-        return _inside(bodies[int(which.number)], operands)
+        return evaluate(*bodies[int(which.number)], operands)
     found: list[list[Degree]] = []
 
-    def branch(body):
-        degrees, arrays = _flat(eqn, _inside(body, operands), eqn.outvars)
+    def branch(i: int):
+        degrees, arrays = _flat(eqn, evaluate(*bodies[i], operands), eqn.outvars)
         found.append(degrees)
         return arrays
 
-    arrays = lax.switch(which.array, [lambda body=body: branch(body) for body in bodies])
-    return [value_of(max(ds), x) for *ds, x in zip(*found, arrays, strict=True)]
+    arrays = lax.switch(which.array, [partial(branch, i) for i in range(len(bodies))])
+    return [value_of(highest(ds), x) for *ds, x in zip(*found, arrays, strict=True)]
 
 
 def _flat(eqn: Any, values: Sequence[Value], atoms: Any) -> tuple[list[Degree], list[jax.Array]]:
@@ -159,34 +147,33 @@ def _flat(eqn: Any, values: Sequence[Value], atoms: Any) -> tuple[list[Degree], 
     return [degree_of(value) for value in values], arrays
 
 
-def _loop(eqn: Any, ins: Sequence[Value]) -> list[Value]:
+def _loop(loop: control_flow.Loop, ins: Sequence[Value]) -> list[Value]:
     """Degrees of the carry only grow from step to step: run to their fixed point."""
-    body, params = eqn.params["jaxpr"], eqn.params
-    carried = len(eqn.outvars) - stacked(eqn.outvars, body.jaxpr.outvars)
-    first = len(ins) - stacked(eqn.invars, body.jaxpr.invars) - carried
-    last = first + carried
-    degrees, start = _flat(eqn, ins[first:last], eqn.invars[first:last])
-    slices = [_sliced(*pair) for pair in zip(ins[last:], eqn.invars[last:], strict=True)]
-    found: list[Degree] = []
+    consts, init, xs = loop.split(ins)
+    _, at_start, scanned = loop.split(loop.eqn.invars)
+    degrees, start = _flat(loop.eqn, init, at_start)
+    slices = [_sliced(*pair) for pair in zip(xs, scanned, strict=True)]
 
-    def loop():
+    def over(degrees: list[Degree], found: list[Degree]) -> list[Any]:
         def step(state, arrays):
             carry = map(value_of, degrees, state)
             values = [rebuild(xs) for (_, rebuild), xs in zip(slices, arrays, strict=True)]
-            outs = _inside(body, [*ins[:first], *carry, *values])
-            found[:], outs = _flat(eqn, outs, body.jaxpr.outvars)
-            return outs[:carried], outs[carried:]
+            outs = evaluate(*loop.body, [*consts, *carry, *values])
+            found[:], outs = _flat(loop.eqn, outs, loop.body.jaxpr.outvars)
+            return loop.split_outputs(outs)
 
-        over = [xs for xs, _ in slices]
-        state, outs = lax.scan(step, start, over, params["length"], params["reverse"])
+        state, outs = loop.scan(step, start, [xs for xs, _ in slices])
         return [*state, *outs]
 
-    while True:
-        jax.eval_shape(loop)
-        grown = [max(pair) for pair in zip(degrees, found[:carried], strict=True)]
-        if grown == degrees:
-            return [value_of(degree, x) for x, degree in zip(loop(), found, strict=True)]
-        degrees = grown
+    def once(degrees):
+        found: list[Degree] = []
+        jax.eval_shape(lambda: over(degrees, found))
+        return [highest(pair) for pair in zip(degrees, found, strict=False)], found
+
+    degrees, found = fixed_point(degrees, once)
+    if not loop.length:  # no step was taken: the carry is what it was
+        found[: loop.num_carry] = degrees
+    return list(map(value_of, found, over(degrees, [])))
 
 
 def _sliced(value: Value, atom: Any) -> tuple[Any, Callable[[Any], Value]]:
@@ -206,18 +193,21 @@ NAMED: dict[str, Callable[[Any, Sequence[Value]], Any]] = {
 }
 """Functions of densities, by name, whose bodies are written for precision."""
 
-CUSTOM_CALLS = "custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr"
-RULES: dict[str, Callable[[Any, Sequence[Value]], Any]] = {
+RULES: dict[Any, Callable[[Any, Sequence[Value]], Any]] = {
     **MONOMIAL_RULES,
-    **dict.fromkeys(CALLS.split(), _call),
-    **dict.fromkeys(CUSTOM_CALLS.split(), _call),
-    "cond": _branches,
-    "scan": _loop,
+    control_flow.Call: _call,
+    control_flow.Checkpoint: _call,
+    control_flow.CustomRule: _call,
+    control_flow.Branches: _branches,
+    control_flow.Loop: _loop,
 }
-"""What each primitive makes of values that are not all constant.
+"""What each primitive or form makes of values that are not all constant.
 
 None, or no rule, leaves it to the rules for degrees.
 """
+
+OF_CONSTANTS: dict[Any, Callable] = dict.fromkeys(("and", "or"), logical)
+"""What there is to say of constants, beyond what they are computed to."""
 
 OPERATORS = "neg add sub mul eq ne lt le gt ge"
 FOLDED: dict[str, Callable] = {

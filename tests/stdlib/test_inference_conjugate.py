@@ -459,6 +459,7 @@ SUMS = {
     "sum": lambda u: jnp.sum(jnp.stack([u, 2.0 * u])[None]) / 3.0,
     "matrix": lambda u: jnp.ones(2) @ (jnp.array([[1.0, 2.0], [0.5, 1.0]]) @ jnp.stack([u, u])),
     "loop": lambda u: lax.fori_loop(0, 3, lambda i, c: c / 2.0 + u, u),
+    "no steps": lambda u: lax.scan(lambda c, _: (jnp.ones_like(c), None), u, length=0)[0],
     "branch": lambda u: lax.cond(jnp.sum(TIMES) > 2.0, lambda u: 2.0 * u, lambda u: u, u),
     "logs": lambda u: jnp.log(jnp.sqrt(u) * jnp.exp(TIMES[0])) + u,
     "product": lambda u: jnp.log(jnp.prod(jnp.stack([u, 0.5, 3.0]))) + u,
