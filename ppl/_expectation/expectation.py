@@ -24,7 +24,7 @@ from .interpret.scan import too_long
 from .interpret.scope import Scope
 from .sites.ledger import Ledger
 from .terms.terms import Term, collapse, forget, terms_of
-from .values.expansion import MixedSteps
+from .values.expansion import fix
 
 Aux = TypeVar("Aux")
 
@@ -107,7 +107,7 @@ def estimator(
         jaxpr, consts, rebuild, _ = staged
         plugins = (PERTURBATIONS, baselines(minimized))
         sum_up = functools.partial(eliminate, ring=NUMBERS, plugins=plugins)
-        total, aux = _estimated(jaxpr, consts, key, allow_biased, sum_up)
+        total, aux = _estimated(jaxpr, consts, key, Scope(allow_biased), sum_up)
         total, aux = rebuild([total, *aux])
         return (total, aux) if has_aux else total
 
@@ -162,8 +162,9 @@ def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, jax.
     def total(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
         program = functools.partial(_with_scalar, objective, False)
         jaxpr, consts, rebuild, _ = _staged(program, *args, **kwargs)
+        scope, unread = Scope(all_exact=True), jax.random.key(0)
         sum_up = functools.partial(eliminate, ring=ring)
-        value, aux = _estimated(jaxpr, consts, jax.random.key(0), False, sum_up, exactly=True)
+        value, aux = _estimated(jaxpr, consts, unread, scope, sum_up)
         return rebuild([value, *aux])[0]
 
     return total
@@ -176,26 +177,27 @@ def _staged(program: Callable, *args: Any, **kwargs: Any) -> Staged:
 
 
 def _estimated(
-    jaxpr: Any,
-    consts: Any,
-    key: Any,
-    allow_biased: bool,
-    sum_up: Callable,
-    exactly: bool = False,
+    jaxpr: Any, consts: Any, key: Any, scope: Scope, sum_up: Callable
 ) -> tuple[Any, list]:
-    """The value and the auxiliary outputs; loops whose steps mix are written out."""
-    written_out: set[int] = set()
-    while True:
-        scope = Scope(allow_biased, exactly, frozenset(written_out))
-        try:
-            terms, rest, evaluation = evaluated(jaxpr, consts, key, scope)
-            total = sum_up(terms, evaluation)
-            total = jnp.asarray(total, jaxpr.outvars[0].aval.dtype)
-            return total, [_auxiliary(out, evaluation) for out in rest]
-        except MixedSteps as found:
-            if id(found.eqn) in written_out:
-                raise too_long(found.eqn) from None
-            written_out.add(id(found.eqn))
+    """The value and the auxiliary outputs.
+
+    Loops whose steps mix in what comes after them have to be written out. One evaluation finds
+    them all, and its numbers are thrown away; a second one has them written out.
+    """
+    terms, rest, evaluation = evaluated(jaxpr, consts, key, scope)
+    if fixed := evaluation.ledger.in_mixed():
+        evaluation.ledger.fix(fixed)
+        terms = [term._replace(val=fix(term.val, fixed)) for term in terms]
+        rest = [fix(collapse(out, evaluation), fixed) for out in rest]
+    total = jnp.asarray(sum_up(terms, evaluation), jaxpr.outvars[0].aval.dtype)
+    auxiliary = [_auxiliary(out, evaluation) for out in rest]
+    mixed = evaluation.ledger.mixed
+    if not mixed:
+        return total, auxiliary
+    for loop in mixed.values():
+        if id(loop.eqn) in scope.written_out:
+            raise too_long(loop.eqn)
+    return _estimated(jaxpr, consts, key, scope.writing_out(mixed), sum_up)
 
 
 def evaluated(

@@ -1,6 +1,7 @@
 """Sites of several particles in `scan`: the forward recursion, and what is written out."""
 
 import itertools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +162,100 @@ def test_a_carry_that_keeps_older_states_is_written_out():
         return jnp.sum(jnp.sin(jnp.concatenate([jnp.zeros(1), jnp.cumsum(z)[:-1]]) * z))
 
     assert_unbiased(program, LOGITS, exact=paths(cost), key=KEY, num_samples=1)
+
+
+class Counted(ScoreFunction):
+    """Counts how often the site that it is given to is measured: once an evaluation."""
+
+    count: ClassVar = []
+
+    def particles(self, key, distribution):
+        self.count.append(1)
+        return super().particles(key, distribution)
+
+
+def whole_path(logits, name):
+    """A square of a whole path: its steps meet after the loop."""
+
+    def step(z, logits):
+        z = sample(name, dist.Categorical(logits=logits[z]), Enumerate())
+        return z, 1.0 * z
+
+    return jnp.sum(lax.scan(step, 0, logits)[1]) ** 2
+
+
+def beside_a_batch(logits, name):
+    """A chain beside a batch in its loop: the two meet as sites are summed out."""
+
+    def step(z, logits):
+        z = sample(name, dist.Categorical(logits=logits[z]), Enumerate())
+        pair = sample(f"{name} pair", dist.Bernoulli(jnp.full(2, 0.25)), Enumerate())
+        return z, 1.0 * z * jnp.sum(pair)
+
+    return jnp.sum(lax.scan(step, 0, logits)[1])
+
+
+def before_the_last(logits, name):
+    """A carry of two states: its own steps meet in the loop."""
+
+    def step(carry, logits):
+        older, old = carry
+        z = sample(name, dist.Categorical(logits=logits[old]), Enumerate())
+        return (old, z), 1.0 * older * z
+
+    return jnp.sum(lax.scan(step, (0, 0), logits)[1])
+
+
+MIXING = {
+    "after their loops": ([whole_path] * 3, 2),
+    "as sites are summed out": ([beside_a_batch] * 3, 2),
+    "in their loops": ([before_the_last] * 3, 1),
+    "everywhere": ([whole_path, beside_a_batch, before_the_last, whole_path], 2),
+}
+
+
+@pytest.mark.parametrize("where", MIXING)
+def test_loops_that_mix_are_found_together(where):
+    """The estimate is a sum of independent ones, and two evaluations find it, however many."""
+    loops, evaluations = MIXING[where]
+    names = [f"z{i}" for i in range(len(loops))]
+
+    def program(logits):
+        sample("counted", dist.Bernoulli(0.5), Counted())
+        return sum(loop(logits, name) for loop, name in zip(loops, names, strict=True))
+
+    alone = {loop: jax.jit(ppl.expectation(lambda x, f=loop: f(x, "z"))) for loop in set(loops)}
+    wanted = sum(alone[loop](KEY, LOGITS) for loop in loops)
+    Counted.count.clear()
+    found = jax.jit(ppl.expectation(program))(KEY, LOGITS)
+    assert len(Counted.count) == evaluations
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_a_loop_that_reads_a_path_that_mixes():
+    """The second loop is looked at with the first one's path in place, and then written out too."""
+
+    def program(logits):
+        first = jnp.sum(chain(logits)[1]) ** 2 / 9.0
+
+        def step(z, logits):
+            z = sample("next", dist.Bernoulli(logits=first + logits[0, 1] * z), Enumerate())
+            return z, z
+
+        return first * jnp.sum(lax.scan(step, 0, logits)[1]) ** 2
+
+    def cost(z):
+        first, total = jnp.sum(z) ** 2 / 9.0, 0.0
+        for path in itertools.product((0, 1), repeat=STEPS):
+            chance, state = 1.0, 0
+            for t, new in enumerate(path):
+                up = jax.nn.sigmoid(first + LOGITS[t, 0, 1] * state)
+                chance, state = chance * (up if new else 1.0 - up), new
+            total = total + chance * sum(path) ** 2
+        return first * total
+
+    found = jax.jit(ppl.expectation(program))(KEY, LOGITS)
+    np.testing.assert_allclose(found, paths(cost)(LOGITS), rtol=1e-5)
 
 
 def test_a_chain_in_lanes():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..interpret.evaluation import Evaluation
 from ..terms.terms import Term, Terms, forget
+from ..values.expansion import MixedSteps, fix
 from .factors import join_factors, unit
 from .forward import fold
 from .plugin import Plugin
@@ -29,14 +30,15 @@ def eliminate(
     left depends on earlier sites alone, and is merged with the terms that do so already, so a chain
     of T sites costs T such steps (the tower property).
     """
-    run, terms = _Elimination(evaluation, ring, plugins), list(terms)
+    evaluation, terms = evaluation.summing_out(), list(terms)
+    run = _Elimination(evaluation, ring, plugins)
     for plugin in plugins:
         terms = plugin.start(terms, evaluation)
     remaining, count = Terms(terms), len(evaluation.opened)
     for block in reversed(_blocks(evaluation)):
         here, others = remaining.split(block)
         # in a loop, weights depend on later sites of earlier steps, which are gone as well
-        left = (forget(term, range(block.start, count)) for term in run.sum_out(here, block))
+        left = (forget(term, range(block.start, count)) for term in run.leave(here, block))
         remaining = Terms([*others, *left])
     return functools.reduce(jnp.add, (term.val.array for term in remaining))
 
@@ -57,8 +59,22 @@ class _Elimination(NamedTuple):
     ring: Semiring
     plugins: Sequence[Plugin]
 
+    def leave(self, here: Sequence[Term], block: range) -> Iterable[Term]:
+        """What is left of the terms that depend on some sites.
+
+        Where these turn out to be of a loop that has to be written out, the terms go on at its
+        first particles, so that other such loops are found in the same evaluation.
+        """
+        try:
+            return list(self.sum_out(here, block))
+        except MixedSteps as found:
+            ledger = self.evaluation.ledger
+            ledger.mix(found.loop)
+            fixed = {*block, *ledger.in_mixed()}
+            return [term._replace(val=fix(term.val, fixed)) for term in here]
+
     def sum_out(self, here: Sequence[Term], block: range) -> Iterable[Term]:
-        """What is left of the terms that depend on some sites."""
+        """The terms that depend on some sites, with these summed out."""
         if not here and not self.ring.balanced:
             here = [unit(block.start, self.evaluation, self.ring)]
         if not here:

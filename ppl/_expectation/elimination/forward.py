@@ -53,7 +53,7 @@ class Chain(NamedTuple):
         """
         found = {tuple(None if a is None else a.dim for a in r) for r in self._relations(val)}
         if len(found) != 1:
-            raise MixedSteps(self.loop.eqn)
+            raise MixedSteps(self.loop)
         return found.pop()
 
     def looks_back(self, val: Value) -> bool:
@@ -89,7 +89,7 @@ def _chain(terms: Sequence[Term], sites: range, evaluation: Evaluation, ring: Se
     vals = [*(term.val for term in terms), *(evaluation[n].weight for n in sites)]
     alike = all(evaluation[n].lane_sizes == sizes for n in sites)
     if not alike or any(val.worlds for val in vals):
-        raise MixedSteps(loop.eqn)
+        raise MixedSteps(loop)
     meeting = {a.site for a in union_axes(vals) if a.site in sites and a.step != NOW}
     weights = _own_weights(sites, evaluation, ring)
     return Chain(sites, tuple(sorted(meeting)), loop, sizes, weights, evaluation, ring)
@@ -121,7 +121,7 @@ def _factors(terms: Sequence[Term], one: Value, chain: Chain) -> tuple[Value, li
     stacked = [term for term in terms if chain.places(term.val)[0] is not None]
     finals = [term for term in terms if chain.places(term.val)[0] is None]
     if not all(_whole(term, tuple(range(rank)), chain) for term in stacked):
-        raise MixedSteps(chain.loop.eqn)
+        raise MixedSteps(chain.loop)
     costs = add_up([one, *(term.val for term in stacked)], chain.evaluation)
     return costs, [_last_factor(finals, one, chain)]
 
@@ -143,7 +143,7 @@ def _last_factor(finals: Sequence[Term], one: Value, chain: Chain) -> Term:
         vals = [ending, *(term.val for term in finals)]
         return Term(add_up(vals, evaluation), len(lanes))
     if lanes:
-        raise MixedSteps(chain.loop.eqn)
+        raise MixedSteps(chain.loop)
     return Term(sum_up([Term(ending), *finals], evaluation))
 
 
@@ -159,7 +159,7 @@ def _meet(term: Term, before: Value, last: Value, chain: Chain) -> Term:
 
 def _meet_row(val: Value, row: Value, places: Sequence[int | None], chain: Chain) -> Value:
     if None in places:
-        raise MixedSteps(chain.loop.eqn)
+        raise MixedSteps(chain.loop)
     relation = tuple(Along(place) for place in places if place is not None)
     axes = [axis for axis in row.axes if chain.has(axis)]
     rings = {axis: chain.ring.at(axis.site, _AT_END) for axis in axes}

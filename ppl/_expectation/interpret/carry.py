@@ -64,12 +64,12 @@ def hand_over(val: Value, loop: Scan, sites: Evaluation) -> Value:
 
     def before(step):
         if step != NOW:
-            raise MixedSteps(loop.eqn)
+            raise MixedSteps(loop)
         return BEFORE
 
     stepping = [axis for axis in val.axes if _is_of_step(val, axis, loop)]
     if any(axis.form or not sites[axis.site].loops for axis in stepping):
-        raise MixedSteps(loop.eqn)
+        raise MixedSteps(loop)
     deps = hand_on(deps_of(val), loop.level, loop.reverse)
     return _rename(val, before, loop)._replace(relations=deps.relations)
 
@@ -119,7 +119,7 @@ def _grow(old: Value, new: Value, loop: Scan, sites: Evaluation) -> Value:
     deps = join([deps_of(old), deps_of(new)])
     axes = union_axes([old, new])
     if len({(a.site, a.step) for a in axes}) < len(axes) or _loses_lanes(axes, deps, sites):
-        raise MixedSteps(loop.eqn)
+        raise MixedSteps(loop)
     sizes = axis_sizes([old, new], axes)
     struct = jax.ShapeDtypeStruct((*sizes, *event_shape(old)), old.array.dtype)
     worlds = None

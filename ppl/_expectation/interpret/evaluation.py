@@ -7,6 +7,7 @@ from typing import Any
 from ..sites.ledger import Ledger
 from ..sites.weighted_site import Scan, WeightedSite
 from ..values.apply import apply, bind
+from ..values.expansion import MixedSteps
 from ..values.value import Value
 from .scope import Scope
 
@@ -67,6 +68,21 @@ class Evaluation:
     def place(self, eqn: Any) -> str:
         """Where an equation is, for messages."""
         return self.scope.place(eqn)
+
+    def mix(self, loop: Scan) -> None:
+        """Notes that a loop has to be written out, and all evaluated anew.
+
+        Within the loop, whose rule can write it out at once, and where sites are summed out, it
+        raises `MixedSteps`.
+        """
+        within = any(around.eqn is loop.eqn for around in self.scope.loops)
+        if within or self.scope.eliminating:
+            raise MixedSteps(loop)
+        self.ledger.mix(loop)
+
+    def summing_out(self) -> "Evaluation":
+        """The same evaluation, where sites are summed out."""
+        return dataclasses.replace(self, scope=self.scope._replace(eliminating=True))
 
     def apply(
         self, fn: Callable, vals: Sequence[Value], transfer: Callable, eqn: Any = None

@@ -18,6 +18,7 @@ from ...errors import TooManyJointStates
 from ..sites.coupled import coupled_axis, open_coupled
 from ..sites.measure import kinds_within
 from ..terms.terms import body_values
+from ..values.expansion import MixedSteps
 from ..values.lanes import join, move
 from ..values.value import Value
 from .evaluation import Evaluation
@@ -53,7 +54,12 @@ def scan(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -
     for kind in shared:
         if coupled_axis(evaluation, kind) is None:
             open_coupled(evaluation, Value(jnp.asarray(kind.constants)), kind)
-    return steps_at_once(loop, vals, keys, evaluation)
+    try:
+        return steps_at_once(loop, vals, keys, evaluation)
+    except MixedSteps as found:
+        if found.loop.eqn is not loop.eqn:
+            raise
+    return _write_out(loop, vals, keys, evaluation)
 
 
 def _no_steps(loop: Loop, vals: Sequence[Value]) -> list[Value]:

@@ -1,5 +1,6 @@
 """The scope of an evaluation: what holds where one is in the program."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..._ir.site import SITE_LABEL
@@ -15,10 +16,11 @@ class Scope(NamedTuple):
 
     - `allow_biased`: whether estimators that say `unbiased = False` may be used.
     - `all_exact`: nothing may be drawn, and weights are logarithms.
-    - `written_out`: the loops (by `id` of their equations) that are evaluated step after step.
+    - `written_out`: loops, by `id` of their equations, that have to be evaluated step after step.
     - `active`: for each branch around, a flag `()` over particle axes: whether it is reached.
     - `loops`: those around whose steps are evaluated at once, outermost first. They are the first
       lane dimensions of each site inside.
+    - `eliminating`: whether the program has been evaluated, and sites are being summed out.
     - `calls`: the equations whose bodies one is in, outermost first, for messages.
     """
 
@@ -28,6 +30,11 @@ class Scope(NamedTuple):
     active: tuple[Value, ...] = ()
     loops: tuple[Scan, ...] = ()
     calls: tuple[Any, ...] = ()
+    eliminating: bool = False
+
+    def writing_out(self, loops: Iterable[int]) -> "Scope":
+        """The scope in which some more loops are written out."""
+        return self._replace(written_out=self.written_out.union(loops))
 
     def inside(self, loop: Scan) -> "Scope":
         """The scope of a loop's body."""

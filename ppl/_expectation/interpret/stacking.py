@@ -42,7 +42,7 @@ def with_first(rest: Value, first: Value, loop: Scan) -> Value:
     It has the axes of both: the first step starts from no particle of a step before.
     """
     if first.worlds or rest.worlds:
-        raise MixedSteps(loop.eqn)
+        raise MixedSteps(loop)
     alone = each_array(lambda array, axes: jnp.expand_dims(array, len(axes)), first)
     alone = alone._replace(relations=stack(deps_of(first), loop.level).relations)
     axes = union_axes([alone, rest])

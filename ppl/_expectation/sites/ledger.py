@@ -1,10 +1,11 @@
 """The ledger of an evaluation: the weighted sites opened so far, by number."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+from ..values.expansion import fix
 from ..values.value import Axis
-from .weighted_site import WeightedSite
+from .weighted_site import Scan, WeightedSite
 
 
 class Coupled(NamedTuple):
@@ -28,8 +29,10 @@ class Ledger:
       trace: they are `expected`, with shapes for arrays, and so are those of the loops around.
     - `coupled`, the sites that share their particles by name, are copied: names that are first met
       in the body are known there alone.
+    - `mixed`, the loops that have to be written out, by `id` of their equations, are one dict for
+      all: wherever one is found, it is found for the whole program.
 
-    It is the one thing in an evaluation that changes: by `open`, `couple` and `give`.
+    It is the one thing in an evaluation that changes: by `open`, `couple`, `give`, `mix` and `fix`.
     """
 
     def __init__(self, outer: Optional["Ledger"] = None, expected: Sequence[WeightedSite] = ()):
@@ -38,6 +41,7 @@ class Ledger:
         later = outer.expected[len(outer.opened) :] if outer else ()
         self.expected: Sequence[WeightedSite] = (*expected, *later[len(expected) :])
         self._coupled: dict[Hashable, tuple[Coupled, ...]] = dict(outer._coupled) if outer else {}
+        self.mixed: dict[int, Scan] = outer.mixed if outer else {}
 
     @property
     def next(self) -> int:
@@ -66,6 +70,19 @@ class Ledger:
         """Notes the control variate of a site of this ledger."""
         place = number - self.first
         self.opened[place] = self.opened[place]._replace(given=value)
+
+    def mix(self, loop: Scan) -> None:
+        """Notes that a loop has to be written out."""
+        self.mixed[id(loop.eqn)] = loop
+
+    def in_mixed(self) -> list[int]:
+        """The sites of loops that have to be written out."""
+        numbered = enumerate(self.opened, self.first)
+        return [n for n, site in numbered if any(id(o.eqn) in self.mixed for o in site.loops)]
+
+    def fix(self, numbers: Collection[int]) -> None:
+        """Leaves some sites out of what the weights of the others depend on."""
+        self.opened[:] = [site.each(lambda val: fix(val, numbers)) for site in self.opened]
 
     def couple(self, coupled: Coupled) -> None:
         """Adds sites that share their particles, by the name of their kind."""

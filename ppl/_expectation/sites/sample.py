@@ -124,7 +124,7 @@ class _Opening:
         deps = join([deps_of(value), own])
         lost = None in deps.relations.get(number, relation and (None,))
         if lost and any(axis.site == number for axis in value.axes):
-            raise MixedSteps(scope.loops[-1].eqn)
+            raise MixedSteps(scope.loops[-1])
         return value._replace(sites=deps.sites, relations=deps.relations)
 
     def one(self, value: Value, weight: Value) -> Value:

@@ -1,7 +1,7 @@
 """From particles of each lane to joint states of lanes that are mixed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -9,7 +9,17 @@ import numpy as np
 
 from .lanes import Deps
 from .limits import check_expansion
-from .value import Segment, Value, Worlds, axis_sizes, broadcast, segment, spread_worlds, union_axes
+from .value import (
+    Segment,
+    Value,
+    Worlds,
+    axis_sizes,
+    broadcast,
+    segment,
+    spread_worlds,
+    trim,
+    union_axes,
+)
 
 
 class Sites(Protocol):
@@ -21,12 +31,20 @@ class Sites(Protocol):
         """Where an equation is, for messages."""
         ...
 
+    def mix(self, loop: Any) -> None:
+        """Notes that particles of different steps of a loop meet, or raises `MixedSteps`."""
+        ...
+
 
 class MixedSteps(Exception):
-    """Particles of different steps of a loop meet: the loop has to be written out."""
+    """Particles of different steps of a loop meet: it has to be written out.
 
-    def __init__(self, eqn: Any):
-        self.eqn = eqn
+    An exception, as it leaves the trace of the loop's body, of which JAX is in the middle, to the
+    loop's own rule; or the elimination of a site, which goes on with the next.
+    """
+
+    def __init__(self, loop: Any):
+        self.loop = loop
 
 
 def mixed_dims(sites: Sites, vals: Sequence[Value], deps: Sequence[Deps]) -> dict[int, set[int]]:
@@ -58,6 +76,18 @@ def conform(
     return outs
 
 
+def fix(val: Value, numbers: Collection[int]) -> Value:
+    """The value at the first particle of some sites, which it does not depend on then.
+
+    It stands in for a value of a loop that is to be written out, so that the rest of the program
+    can be looked through for others.
+    """
+    bits = sum(1 << number for number in numbers)
+    relations = {site: r for site, r in val.relations.items() if site not in numbers}
+    fixed = val._replace(sites=val.sites & ~bits, relations=relations)
+    return trim(fixed._replace(known=None, small=None))
+
+
 def _expand(sites: Sites, val: Value, number: int, dims: set[int], eqn: Any) -> Value:
     site = sites[number]
     forms = {axis.form for axis in val.axes if axis.site == number}
@@ -66,10 +96,10 @@ def _expand(sites: Sites, val: Value, number: int, dims: set[int], eqn: Any) -> 
         forms |= {s.form for s in val.worlds.segments if s.site == number}
     if all(dims <= set(form) for form in forms):
         return val
-    if any(axis.site == number and axis.step for axis in val.axes):
-        raise MixedSteps(site.loops[0].eqn)
-    if min(dims) < len(site.loops):
-        raise MixedSteps(site.loops[min(dims)].eqn)
+    meeting = any(axis.site == number and axis.step for axis in val.axes)
+    if meeting or min(dims) < len(site.loops):
+        sites.mix(site.loops[0 if meeting else min(dims)])
+        return fix(val, [number])
     if not site.perturbed:
         axis = next(a for a in site.weight.axes if a.site == number and a.step == 0)
         particles = jnp.shape(site.weight.array)[site.weight.axes.index(axis)]
