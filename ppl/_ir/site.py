@@ -58,8 +58,9 @@ class Site:
     """The static parameters of a `sample` equation.
 
     `around` lists the vmaps (and the loops between them), outermost first; the value has one
-    leading dimension for each `Vmap`. `branch` lists the batched `cond` branches it is in.
-    `observed` says that the operands include data, `drawable` that the distribution has a sampler.
+    leading dimension for each `Vmap`. `branch` has the names of the batched `cond`s it is in, and
+    which of their branches. `observed` says that the operands include data, `drawable` that the
+    distribution has a sampler.
     `law` is that of the estimate of a compound site's density.
     """
 
@@ -69,7 +70,7 @@ class Site:
     out: jax.ShapeDtypeStruct
     where: str
     around: tuple[Vmap | Loop, ...] = ()
-    branch: tuple[tuple[int, int], ...] = ()
+    branch: tuple[tuple[Path, int], ...] = ()
     observed: bool = False
     drawable: bool = True
     law: Literal["weight", "log"] | None = "weight"
@@ -127,8 +128,11 @@ class Site:
         return value if same else as_integers(value, self.out.dtype)
 
     def under(self, prefix: Path) -> "Site":
-        """The site with its address, if it has one, put under a prefix."""
-        return dataclasses.replace(self, path=prefix + self.path) if self.path else self
+        """The site with its address, if it has one, put under a prefix; so are its `cond`s."""
+        if not self.path:
+            return self
+        branch = tuple((prefix + cond, i) for cond, i in self.branch)
+        return dataclasses.replace(self, path=prefix + self.path, branch=branch)
 
     def excludes(self, other: "Site") -> bool:
         """Whether the two sites stand in different branches of one `cond`."""

@@ -6,20 +6,19 @@ lanes runs on after their end, are run with their sites marked as reached or not
 """
 
 import dataclasses
-import itertools
+import hashlib
 from typing import Any
 
 import jax
 from jax import lax
 
 from .._distributions.cut import gated
+from .._ir.address import Path
 from .._ir.site import Call, Loop, Site
 from .._jax import batching, control_flow
 from .feed import Depth, Nothing, Placed
 from .record import Record
 from .walker import Meaning, everywhere, placed_sites, walk, walk_scan, while_parts
-
-_conds = itertools.count()
 
 
 def _loops(site: Site) -> int:
@@ -70,22 +69,34 @@ def _rewrite_while(loop: control_flow.While, dims):
 def _rewrite_cond(form: control_flow.Branches, dims):
     if dims[0] is None:
         return None
+    name = _name(form)
 
     def replacement(index, *operands):
-        cond = next(_conds)
         outs = []
         for i, body in enumerate(form.bodies):
             flag = index == i
             entered = gated(operands, [flag])
             plain = {id(new): old for new, old in zip(entered, operands, strict=True)}
-            meaning = _reached(flag, (cond, i), plain)
+            meaning = _reached(flag, (name, i), plain)
             outs.append(walk(*body, entered, meaning, Nothing())[0])
         return [lax.select_n(index, *cases) for cases in zip(*outs, strict=True)]
 
     return replacement
 
 
-def _reached(flag: Any, branch: tuple[int, int], plain: dict[int, Any]) -> Meaning:
+def _name(form: control_flow.Branches) -> Path:
+    """What a `cond` is called: a digest of its sites, so that traces of one program are equal.
+
+    Two that are called the same have the same addresses in the same branches. So a site of one is
+    never taken for the alternative of another's: its own alternative has that address too, and is
+    met twice. Where addresses are put under a prefix, so are names.
+    """
+    bodies = [placed_sites(body.jaxpr) for body in form.bodies]
+    sites = [[(p.path, p.site.where, p.site.branch) for p in placed] for placed in bodies]
+    return (hashlib.blake2b(repr(sites).encode(), digest_size=8).hexdigest(),)
+
+
+def _reached(flag: Any, branch: tuple[Path, int], plain: dict[int, Any]) -> Meaning:
     """Marks sites as reached or not.
 
     Their estimators read the operands of the branch that are `plain`: settings stay those of all
