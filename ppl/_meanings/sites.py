@@ -109,8 +109,17 @@ class SiteInfo:
 
     @property
     def loops(self) -> tuple:
-        """The `Loop` around it, outermost first: two sites in one loop have the same."""
+        """`(number, length, reverse)` of each `scan` around it, outermost first.
+
+        The number tells the loops of the program apart.
+        """
         return self._node.loops
+
+    @property
+    def loop_axes(self) -> tuple[int, ...]:
+        """The axes of its choice that the steps of these loops stand along."""
+        count = len(self.loops)
+        return tuple(self._site.loop_position(count - i) + i for i in range(count))
 
     @property
     def reads(self) -> tuple[str, ...]:

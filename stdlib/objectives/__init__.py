@@ -1,5 +1,6 @@
 """Variational objectives: programs, to be called inside one's own. See `docs/objectives.md`."""
 
+from ._analytic_kl import analytic_kl_sites
 from .beta_elbo import beta_elbo
 from .ciwae import ciwae
 from .cubo import cubo
@@ -20,6 +21,7 @@ from .vib import vib
 from .wake_sleep import sleep_phase, wake_phase, wake_sleep
 
 __all__ = [
+    "analytic_kl_sites",
     "beta_elbo",
     "ciwae",
     "cubo",

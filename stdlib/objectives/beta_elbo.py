@@ -7,7 +7,7 @@ import jax
 
 from ppl import replay, simulate
 
-from ._analytic_kl import log_ratio
+from ._analytic_kl import AnalyticKL, log_ratio
 from ._gradients import joint_at
 
 
@@ -17,7 +17,7 @@ def beta_elbo(
     observed: Mapping[str, Any],
     beta: float | jax.Array,
     *,
-    analytic_kl: bool = False,
+    analytic_kl: AnalyticKL = False,
 ) -> jax.Array:
     """log p(x | z) + β (log p(z) - log q(z)), for z from the guide: the objective of a β-VAE.
 
@@ -29,7 +29,7 @@ def beta_elbo(
     The other arguments, and `analytic_kl`, are those of `elbo`. Scalar; to be called inside an
     objective.
 
-    **Raises** `ppl.errors.InvalidSetting` where `analytic_kl` finds no site to rewrite.
+    **Raises** `ppl.errors.InvalidSetting` as `elbo` does for `analytic_kl`.
 
     Source: Higgins et al. 2017, 'β-VAE'.
 
@@ -50,5 +50,5 @@ def beta_elbo(
     q, joint = simulate(guide), joint_at(model, observed, guide)
     p = replay(joint, q.choices)
     if analytic_kl:
-        return p.log_likelihood + beta * log_ratio(joint, guide, p, q)
+        return p.log_likelihood + beta * log_ratio(joint, guide, p, q, analytic_kl)
     return p.log_likelihood + beta * (p.log_density - q.log_density)

@@ -8,7 +8,7 @@ import jax
 from ppl import log_density, replay, simulate
 from ppl.errors import InvalidSetting
 
-from ._analytic_kl import log_ratio
+from ._analytic_kl import AnalyticKL, log_ratio
 from ._gradients import STICKING_THE_LANDING, TOTAL, check_gradient, frozen_log_density, joint_at
 
 
@@ -18,7 +18,7 @@ def elbo(
     observed: Mapping[str, Any],
     *,
     gradient: str = TOTAL,
-    analytic_kl: bool = False,
+    analytic_kl: AnalyticKL = False,
 ) -> jax.Array:
     """log p(x, z) - log q(z) for z from the guide: its mean is a lower bound of log p(x).
 
@@ -36,15 +36,17 @@ def elbo(
       counts as a constant in its density, so factors of `ppl.scale` in the guide must not be
       parameters.
 
-    `analytic_kl=True` replaces log p(z_i) - log q(z_i) by -KL(q_i ‖ p_i) at those sites where
-    NumPyro has the divergence in closed form (normal, gamma, beta, Dirichlet, categorical by
-    probabilities): the same mean and the same mean gradient. The variance is lower where these
-    terms have most of it; near the posterior, where they cancel the likelihood's, it is higher. A
-    site stays as sampled where the model's distribution reads what the guide draws after it, where
-    it is scaled, masked or in a branch, and where it reads itself (a chain in `lax.scan`).
+    `analytic_kl=True` replaces log p(z_i) - log q(z_i) by -KL(q_i ‖ p_i) at those sites where the
+    divergence is known in closed form: two of Gaussian (normal, full, of low rank), log-normal,
+    Laplace, gamma (exponential), beta, Dirichlet, Bernoulli, categorical and one-hot; Weibull and
+    gamma. The steps of a chain in `lax.scan` have theirs given the steps before. The mean and the
+    mean gradient are the same. The variance is lower where these terms have most of it; near the
+    posterior, where they cancel the likelihood's, it is higher. A site stays as sampled where the
+    model's distribution reads what the guide draws given it, and where it is scaled, masked or in a
+    branch. `"all"` refuses where one stays sampled; `analytic_kl_sites` says which do, and why.
 
     **Raises** `ppl.errors.InvalidSetting` for another `gradient`, for `analytic_kl` with
-    `"sticking-the-landing"`, or with no site that can be rewritten.
+    `"sticking-the-landing"`, or where no site can be rewritten (with `"all"`: where one cannot).
 
     Sources: Jordan et al. 1999; Ranganath et al. 2014; for `analytic_kl`, Kingma & Welling 2014.
 
@@ -73,6 +75,6 @@ def elbo(
                 f"gradient={TOTAL!r}, or leave analytic_kl out."
             )
         p = replay(joint, q.choices)
-        return p.log_likelihood + log_ratio(joint, guide, p, q)
+        return p.log_likelihood + log_ratio(joint, guide, p, q, analytic_kl)
     log_q = frozen_log_density(guide, q.choices) if landing else q.log_density
     return log_density(joint, q.choices) - log_q

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from ._analytic_kl import AnalyticKL
 from .beta_elbo import beta_elbo
 
 
@@ -14,7 +15,7 @@ def vib(
     target: Mapping[str, Any],
     beta: float | jax.Array,
     *,
-    analytic_kl: bool = False,
+    analytic_kl: AnalyticKL = False,
 ) -> jax.Array:
     """log q(y | z) + β (log r(z) - log p(z | x)), for a code z from the encoder.
 
@@ -34,7 +35,7 @@ def vib(
 
     `analytic_kl` is that of `elbo`. Scalar; to be called inside an objective.
 
-    **Raises** `ppl.errors.InvalidSetting` where `analytic_kl` finds no site to rewrite.
+    **Raises** `ppl.errors.InvalidSetting` as `elbo` does for `analytic_kl`.
 
     Source: Alemi et al. 2017, 'Deep variational information bottleneck'.
 

@@ -11,7 +11,7 @@ import pytest
 import ppl
 from ppl import sample
 from ppl.errors import InvalidSetting
-from stdlib.objectives import beta_elbo, elbo
+from stdlib.objectives import analytic_kl_sites, beta_elbo, elbo, vib
 from stdlib.testing import QUICK, assert_unbiased, exact_measure
 from tests.stdlib.bounds import KEY, dry_run
 
@@ -177,7 +177,7 @@ def test_a_site_that_reads_what_comes_after_it_stays_sampled():
 
 
 def test_lanes_steps_and_branches():
-    """Lanes are rewritten; steps that read themselves, scaled sites and branches are not."""
+    """Lanes and steps are rewritten; scaled sites and branches are not."""
 
     def program(shift, scale):
         lane = lambda m: sample("lane", dist.Normal(m + shift, scale))
@@ -199,32 +199,144 @@ def test_lanes_steps_and_branches():
     assert all(map(agree, sampled, known))
     assert known[0][1] < 0.5 * sampled[0][1]
 
-    others = ["chain", "scaled", "one"]
+    why = analytic_kl_sites(partial(program, 0.5, 1.0), partial(program, 0.3, 0.8), {})
+    assert {a for a, reason in why.items() if reason is None} == {"lane", "chain"}
+    assert why["scaled"] == why["one"] == "scaled, masked, in a branch, or compound"
     trace = ppl.seed(lambda: ppl.simulate(partial(program, 0.3, 0.8)))(KEY)
-    lanes = {"lane": trace.choices["lane"]}
+    known_ones = {address: trace.choices[address] for address in ("lane", "chain")}
     rest = lambda shift: elbo(
-        ppl.intervene(partial(program, 0.5, 1.0), lanes),
-        ppl.intervene(partial(program, shift, 0.8), lanes),
+        ppl.intervene(partial(program, 0.5, 1.0), known_ones),
+        ppl.intervene(partial(program, shift, 0.8), known_ones),
         {},
     )
-    assert sorted(trace.choices) == sorted(["lane", *others])
     assert known[0][1] == pytest.approx(moments(rest, 0.3)[0][1], rel=0.1)
+
+
+# --- chains --------------------------------------------------------------------------------------
+
+Q = {"pull": 0.6, "drift": 0.2, "log_scale": -0.2}
+YS = jnp.array([0.3, 1.1, -0.4, 0.8])
+
+
+def walk(y=YS):
+    """A hidden walk beside a second one that reads it, at the same step and at the one before."""
+
+    def step(carry, y):
+        a, b = carry
+        a = sample("a", dist.Normal(0.9 * a + 0.2 * b, 1.0))
+        b = sample("b", dist.Normal(0.5 * b + 0.3 * a, 0.8))
+        sample("y", dist.Normal(a + b, 3.0), obs=y)
+        return (a, b), None
+
+    jax.lax.scan(step, (0.0, 0.0), y)
+
+
+def follower(p, first="a", reverse=False):
+    """A guide of the walk that draws `first` first in each step, and what is left given it."""
+    scale = jnp.exp(p["log_scale"])
+
+    def step(carry, y):
+        one = sample(first, dist.Normal(p["pull"] * carry + p["drift"] * y, scale))
+        other = "b" if first == "a" else "a"
+        two = sample(other, dist.Normal(p["drift"] * one + 0.1 * carry, 0.9))
+        return 0.5 * (one + two), None
+
+    jax.lax.scan(step, 0.0, YS, reverse=reverse)
+
+
+def why_not(model, guide):
+    return {a: why for a, why in analytic_kl_sites(model, guide, {}).items() if why is not None}
+
+
+def test_which_steps_of_a_chain_are_rewritten():
+    """Those whose model reads nothing that the guide draws given them."""
+    assert why_not(walk, partial(follower, Q)) == {}
+    backwards = why_not(walk, partial(follower, Q, "b"))  # the model's b reads a, drawn after b
+    assert list(backwards) == ["b"] and "reads 'a', which in the guide" in backwards["b"]
+    assert set(why_not(walk, partial(follower, Q, reverse=True))) == {"a", "b"}
+
+    def axes(outer):
+        lane = lambda m: sample("x", dist.Normal(m, 1.0))
+        step = lambda x, _: ((x := sample("x", dist.Normal(x, 1.0))), None)
+        lanes = lambda x: jax.lax.scan(step, x, None, length=2)
+        across = lambda x, _: ((x := jax.vmap(lane)(x)), None)
+        starts = jnp.zeros(2)
+        return jax.vmap(lanes)(starts) if outer else jax.lax.scan(across, starts, None, length=2)
+
+    assert why_not(partial(axes, True), partial(axes, True)) == {}
+    assert set(why_not(partial(axes, False), partial(axes, True))) == {"x"}  # steps on other axes
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_chains_have_the_same_mean_and_gradient(first):
+    bound = lambda p, **options: elbo(walk, partial(follower, p, first), {}, **options)
+    scored = ppl.with_estimators(partial(bound, analytic_kl=True), {"a": ppl.ScoreFunction()})
+    sampled = moments(bound, Q)
+    for other in (partial(bound, analytic_kl=True), scored):
+        known = moments(other, Q)
+        assert agree(sampled[0], known[0])
+        assert all(agree(sampled[1][name], known[1][name]) for name in Q)
+    assert moments(partial(bound, analytic_kl=True), Q)[0][1] < 0.7 * sampled[0][1]
+
+
+# --- cost ----------------------------------------------------------------------------------------
+
+
+def test_networks_run_once():
+    """FLOPs of value and gradient, beside code by hand with NumPyro's distributions."""
+    B, D, H, Z = 16, 64, 32, 8
+    shapes = {"in": (D, H), "mean": (H, Z), "scale": (H, Z), "hidden": (Z, H), "out": (H, D)}
+    p = {name: jnp.full(shape, 0.01) for name, shape in shapes.items()}
+    x = jnp.ones((B, D), int)
+
+    def encoded(p, x):
+        h = jax.nn.relu(x @ p["in"])
+        return dist.Normal(h @ p["mean"], jnp.exp(h @ p["scale"]))
+
+    def decoded(p, z):
+        return dist.BernoulliLogits(jax.nn.relu(z @ p["hidden"]) @ p["out"])
+
+    def model(p, x):
+        z = sample("z", dist.Normal(jnp.zeros((B, Z)), 1.0).to_event(1))
+        sample("x", decoded(p, z).to_event(1), obs=x)
+
+    def guide(p, x):
+        sample("z", encoded(p, x).to_event(1))
+
+    def by_hand(key, p, x):
+        q = encoded(p, 1.0 * x)
+        likelihood = decoded(p, q.sample(key)).log_prob(x).sum()
+        return likelihood - dist.kl_divergence(q, dist.Normal(jnp.zeros((B, Z)), 1.0)).sum()
+
+    def flops(f):
+        run = jax.jit(jax.value_and_grad(f, 1))
+        return run.lower(KEY, p, x).compile().cost_analysis()["flops"]
+
+    def of(f, *args, **options):
+        bound = lambda p, x: f(
+            partial(model, p, x), partial(guide, p, 1.0 * x), {}, *args, **options
+        )
+        return flops(ppl.expectation(bound))
+
+    hand, sampled = flops(by_hand), of(elbo)
+    assert of(elbo, analytic_kl=True) <= 1.05 * hand
+    assert of(beta_elbo, 2.0, analytic_kl="all") <= 1.05 * hand
+    assert of(beta_elbo, 2.0) <= 1.05 * sampled
+    assert of(vib, 2.0) <= 1.05 * sampled
 
 
 # --- errors --------------------------------------------------------------------------------------
 
 
 def test_nothing_to_rewrite_is_an_error():
-    def laplace(t):
-        sample("z", dist.Laplace(t, 1.0))
+    def cauchy(t):
+        sample("z", dist.Cauchy(t, 1.0))
         ppl.scale(lambda: sample("w", dist.Normal(t, 1.0)), 2.0)()
 
-    text = r"at no site: 'z' \(Laplace and Laplace, .*none\), 'w' \(scaled, masked, .*\)\. Leave "
+    text = r"at no site: 'z' \(of Cauchy and Cauchy no .*\), 'w' \(scaled, masked, .*\)\. Leave "
     for f in (elbo, partial(beta_elbo, beta=2.0)):
         with pytest.raises(InvalidSetting, match=text):
-            dry_run(
-                lambda f=f: f(partial(laplace, 0.0), partial(laplace, 1.0), {}, analytic_kl=True)
-            )
+            dry_run(lambda f=f: f(partial(cauchy, 0.0), partial(cauchy, 1.0), {}, analytic_kl=True))
 
 
 def test_truncated_series_and_masks_stay_sampled():
@@ -246,3 +358,18 @@ def test_it_does_not_go_with_sticking_the_landing():
     options = {"gradient": "sticking-the-landing", "analytic_kl": True}
     with pytest.raises(InvalidSetting, match=r"Write gradient='total', or leave analytic_kl out"):
         dry_run(partial(objective, **options), P)
+
+
+def test_all_refuses_where_one_stays_sampled():
+    def program(t):
+        sample("z", dist.Normal(t, 1.0))
+        sample("w", dist.Cauchy(t, 1.0))
+
+    bound = lambda option: elbo(
+        partial(program, 0.0), partial(program, 1.0), {}, analytic_kl=option
+    )
+    with pytest.raises(InvalidSetting, match=r"'all', but .* at 'w' \(of Cauchy.*analytic_kl=True"):
+        dry_run(lambda: bound("all"))
+    with pytest.raises(InvalidSetting, match="must be True, False or 'all', got 'some'"):
+        dry_run(lambda: bound("some"))
+    dry_run(lambda: bound(True))
