@@ -87,6 +87,7 @@ LAYERS = [
     ["_expectation.elimination.factors", "_expectation.elimination.perturbation"],
     ["_expectation.elimination.layout"],
     ["_expectation.elimination.forward"],
+    ["_expectation.elimination.fold"],
     ["_expectation.elimination.eliminate"],
     ["_expectation.expectation"],
     ["_expectation"],

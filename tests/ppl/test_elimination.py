@@ -286,6 +286,30 @@ def test_chains_side_by_side_are_summed_apart_however_long():
         assert len(str(long)) < 1.01 * len(str(short))
 
 
+def test_a_state_that_is_not_reached_may_cost_infinitely_much():
+    """A chain goes from 1 to 1 or 2, and on from there; it never is in 0."""
+    never = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.4, 0.6], [0.0, 0.6, 0.4]])
+
+    def walk(t):
+        step = lambda z, _: ((new := state("z", never[z])), t / z + new)
+        return jnp.sum(lax.scan(step, jnp.asarray(1), length=3)[1])
+
+    def by_paths(t):
+        terms = []
+        for path in itertools.product((1, 2), repeat=3):
+            steps = list(itertools.pairwise((1, *path)))
+            chance = reduce(lambda p, step: p * never[step], steps, 1.0)
+            terms.append(jnp.log(chance) + sum(t / z + new for z, new in steps))
+        return jnp.stack([jax.nn.logsumexp(jnp.stack(terms)), jnp.max(jnp.stack(terms))])
+
+    def by_sums(t):
+        return jnp.stack([sum_exactly(walk, ring)(t) for ring in (LOGS, MAX)])
+
+    found, wanted = (jax.jit(jax.jacrev(f))(T) for f in (by_sums, by_paths))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(by_sums)(T), by_paths(T), rtol=1e-5)
+
+
 def test_a_choice_that_is_certain_counts_nothing():
     def in_a_branch(t):
         def step(z, x):

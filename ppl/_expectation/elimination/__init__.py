@@ -114,7 +114,7 @@ exponentials; with ⊕ the maximum it is the largest of all joint states.
 There terms are factors: they are one before a site is summed out (`factors`), where costs go their
 own ways.
 
-`eliminate` is the driver; `weigh` multiplies a term by weights of its lanes; `forward` sums out
-chains, laid out as arrays by `layout`; `plugin` says what sites may do besides, as `perturbation`
-does.
+`eliminate` is the driver; `weigh` multiplies a term by weights of its lanes; `fold` sums out
+chains, by the rows of `forward`, laid out as arrays by `layout`; `plugin` says what sites may do
+besides, as `perturbation` does.
 """

@@ -11,7 +11,7 @@ from ..interpret.evaluation import Evaluation
 from ..terms.terms import Term, Terms, forget
 from ..values.expansion import MixedSteps, fix
 from .factors import join_factors, unit
-from .forward import fold
+from .fold import fold
 from .plugin import Plugin
 from .semiring import Semiring
 from .weigh import axis_of, total_over, weigh

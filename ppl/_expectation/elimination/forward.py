@@ -1,4 +1,4 @@
-"""The forward recursion: summing out a loop whose particles meet those of the step before."""
+"""The forward recursion: the weights of a loop whose particles meet those of the step before."""
 
 import functools
 from collections.abc import Sequence
@@ -9,17 +9,16 @@ import jax.numpy as jnp
 
 from ..interpret.evaluation import Evaluation
 from ..sites.weighted_site import Scan
-from ..terms.terms import Term, add_up
-from ..values.dimensions import EXACT, Along
+from ..terms.terms import Term
+from ..values.dimensions import EXACT
 from ..values.expansion import MixedSteps
 from ..values.lanes import Relation, deps_of, join, move
 from ..values.value import BEFORE, LAST, NOW, Axis, Value, each_array, union_axes
-from .factors import sum_up, unit
 from .layout import Layout, layout
 from .semiring import Semiring
 from .weigh import identity, multiply, own_weight, total_over
 
-_WITHIN, _OF_ROWS, _AT_END = range(3)
+WITHIN, OF_ROWS, AT_END = range(3)
 """Where totals are taken, for their noise: within steps, of the rows, and at the end."""
 
 
@@ -67,24 +66,8 @@ class Chain(NamedTuple):
         return [val.relations.get(n, mixed) for n in self.sites if val.sites >> n & 1]
 
 
-def fold(terms: Sequence[Term], sites: range, evaluation: Evaluation, ring: Semiring) -> list[Term]:
-    """Terms that depend on sites of a loop, summed over all the paths of their particles.
-
-    The states passed on are the rows α_t = α_{t-1} M_t, `(*lanes, K)`: in numbers, the
-    probabilities of step t's particles (of a hidden Markov model, the forward algorithm). Costs of
-    the steps, which have been summed over their own step's particles, meet the row before their
-    step: Σ_t Σ_i α_{t-1}[i] c_t[i]. Where terms are factors, those of the steps are factors of M_t.
-    What reads the last step's particles meets the last row.
-    """
-    chain = _chain(terms, sites, evaluation, ring)
-    costs = unit(sites.start, evaluation, ring).val
-    if not ring.linear:
-        costs, terms = _factors(terms, costs, chain)
-    before, last = _rows(costs, chain)
-    return [_meet(term, before, last, chain) for term in terms]
-
-
-def _chain(terms: Sequence[Term], sites: range, evaluation: Evaluation, ring: Semiring) -> Chain:
+def chain_of(terms: Sequence[Term], sites: range, evaluation: Evaluation, ring: Semiring) -> Chain:
+    """The sites of a loop as a chain, for some terms that depend on them."""
     loop, sizes = evaluation[sites.start].loops[0], evaluation[sites.start].lane_sizes
     vals = [*(term.val for term in terms), *(evaluation[n].weight for n in sites)]
     alike = all(evaluation[n].lane_sizes == sizes for n in sites)
@@ -112,67 +95,6 @@ def _own_weights(sites: range, evaluation: Evaluation, ring: Semiring) -> dict[i
     return weights
 
 
-# --- terms ---------------------------------------------------------------------------------------
-
-
-def _factors(terms: Sequence[Term], one: Value, chain: Chain) -> tuple[Value, list[Term]]:
-    """The factors of the steps as one, `(T, *lanes)`; and those of the last step's particles."""
-    rank = len(chain.sizes)
-    stacked = [term for term in terms if chain.places(term.val)[0] is not None]
-    finals = [term for term in terms if chain.places(term.val)[0] is None]
-    if not all(_whole(term, tuple(range(rank)), chain) for term in stacked):
-        raise MixedSteps(chain.loop)
-    costs = add_up([one, *(term.val for term in stacked)], chain.evaluation)
-    return costs, [_last_factor(finals, one, chain)]
-
-
-def _whole(term: Term, places: tuple[int | None, ...], chain: Chain) -> bool:
-    """Whether a term has the lanes of a chain at these places, and no others to sum."""
-    lanes = [place for place in places if place is not None]
-    return term.lanes_to_sum == len(lanes) and chain.places(term.val) == places
-
-
-def _last_factor(finals: Sequence[Term], one: Value, chain: Chain) -> Term:
-    """The factors that read the last step's particles as one, `(*lanes,)`."""
-    evaluation, lanes = chain.evaluation, range(len(chain.sizes) - 1)
-    ending = one._replace(
-        array=jnp.full(chain.sizes[1:], chain.ring.one),
-        relations={chain.sites.start: (None, *map(Along, lanes))} if lanes else {},
-    )
-    if all(_whole(term, (None, *lanes), chain) for term in finals):
-        vals = [ending, *(term.val for term in finals)]
-        return Term(add_up(vals, evaluation), len(lanes))
-    if lanes:
-        raise MixedSteps(chain.loop)
-    return Term(sum_up([Term(ending), *finals], evaluation))
-
-
-def _meet(term: Term, before: Value, last: Value, chain: Chain) -> Term:
-    """The term times the row of its states, and summed over them."""
-    step, *lanes = places = chain.places(term.val)
-    if step is None:
-        return term._replace(val=_meet_row(term.val, last, lanes, chain))
-    if chain.looks_back(term.val):
-        return term._replace(val=_meet_row(term.val, before, places, chain))
-    return term
-
-
-def _meet_row(val: Value, row: Value, places: Sequence[int | None], chain: Chain) -> Value:
-    if None in places:
-        raise MixedSteps(chain.loop)
-    relation = tuple(Along(place) for place in places if place is not None)
-    axes = [axis for axis in row.axes if chain.has(axis)]
-    rings = {axis: chain.ring.at(axis.site, _AT_END) for axis in axes}
-    for axis in axes:
-        if axis not in val.axes:
-            row = total_over(row, axis, rings[axis])
-    val = multiply(val, row, relation, chain.evaluation, chain.ring)
-    for axis in axes:
-        if axis in val.axes:
-            val = total_over(val, axis, rings[axis])
-    return val
-
-
 # --- rows ----------------------------------------------------------------------------------------
 
 
@@ -198,7 +120,7 @@ def _parts(chain: Chain) -> list[_Part]:
     return [_Part(0, first, {}), _Part(1, rest, alike)]
 
 
-def _rows(costs: Value, chain: Chain) -> tuple[Value, Value]:
+def rows_of(costs: Value, chain: Chain) -> tuple[Value, Value]:
     """The rows before each step, `(T, *lanes, K)`, and the one after the last, `(*lanes, K)`.
 
     Where terms are factors, those of the steps are `costs`, and only the last row is read.
@@ -206,16 +128,16 @@ def _rows(costs: Value, chain: Chain) -> tuple[Value, Value]:
     laid = layout([costs, *chain.weights.values()], chain.kept, chain.sites)
     row, pieces, ring = laid.start(chain.ring), [], chain.ring
     for part in _parts(chain):
-        steps, shared = _matrices(costs, part, laid, chain)
+        matrices = _matrices(costs, part, laid, chain)
         numbers = jnp.arange(chain.loop.length)[part.steps]
 
-        def advance(row, at, shared=shared):
-            number, step = at
-            step = step if shared is None else ring.times(shared, step)
-            after = laid.after(row, step, ring.at(chain.sites.start, _OF_ROWS, number))
-            return after, row if ring.linear else None
+        def advance(row, at, matrices=matrices):
+            number, own = at
+            drawn = ring.at(chain.sites.start, OF_ROWS, number)
+            return matrices.after(row, own, laid, drawn), row if ring.linear else None
 
-        row, before = jax.lax.scan(advance, row, (numbers, steps), reverse=chain.loop.reverse)
+        over = numbers, matrices.own
+        row, before = jax.lax.scan(advance, row, over, reverse=chain.loop.reverse)
         pieces.append(before)
     deps = join([deps_of(val) for val in (costs, *chain.weights.values())])
     last = laid.named(row, LAST, move(deps, lambda d: d - 1 if d else None))
@@ -225,19 +147,39 @@ def _rows(costs: Value, chain: Chain) -> tuple[Value, Value]:
     return laid.named(before, BEFORE, deps, lead=1), last
 
 
-def _matrices(
-    costs: Value, part: _Part, laid: Layout, chain: Chain
-) -> tuple[jax.Array, jax.Array | None]:
-    """The matrices of some steps, laid out, and the factor that is the same at all of them."""
+class _Matrices(NamedTuple):
+    """The matrices of some steps: each step's own factor times the one that all share, if any.
+
+    As laid out (`Layout`); `own` has the steps in front. It may be infinite if `unbounded`, and
+    reads particles of the step before if `looks_back`.
+    """
+
+    own: jax.Array
+    shared: jax.Array | None
+    unbounded: bool
+    looks_back: bool
+
+    def after(self, row: jax.Array, own: jax.Array, laid: Layout, ring: Semiring) -> jax.Array:
+        """The row after a step, of which `own` is the own factor."""
+        if self.shared is not None and not self.looks_back:
+            arrived = ring.after(row, laid.matrix(self.shared))
+            return ring.times(arrived, laid.row(own), self.unbounded)
+        step = own if self.shared is None else ring.times(self.shared, own, self.unbounded)
+        return ring.after(row, laid.matrix(step), self.unbounded)
+
+
+def _matrices(costs: Value, part: _Part, laid: Layout, chain: Chain) -> _Matrices:
+    """Costs of some steps times weights; sites that meet no other step's are summed out."""
     own = {n: _at(w, part.steps) for n, w in chain.weights.items() if n not in part.alike}
     val = _at(costs, part.steps)
     for n, weight in reversed(own.items()):
         val = multiply(val, weight, identity(len(chain.sizes)), chain.evaluation, chain.ring)
         if n not in chain.kept:
-            val = total_over(val, Axis(n), chain.ring.at(n, _WITHIN, part.index))
+            val = total_over(val, Axis(n), chain.ring.at(n, WITHIN, part.index))
     alike = [laid.array(weight)[0] for weight in part.alike.values()]
     shared = functools.reduce(chain.ring.times, alike) if alike else None
-    return laid.array(val), shared
+    looks_back = any(map(chain.has, val.axes))
+    return _Matrices(laid.array(val), shared, costs.unbounded, looks_back)
 
 
 def _at(steps: Value, at: slice) -> Value:

@@ -24,8 +24,8 @@ from .semiring import Semiring
 class Layout(NamedTuple):
     """How steps are laid out as arrays: `(steps, *outer, *lanes, *before, *now)`.
 
-    The states passed on from step to step are the particles of the sites `kept`: a row of them is
-    `(*outer, *lanes, *states)`. `sizes` are those of outer axes, of lanes and of states.
+    The states passed on from step to step are the particles of the sites `kept`, K in all: a row of
+    them is `(*outer, *lanes, K)`. `sizes` are those of outer axes, of lanes and of states.
     """
 
     outer: tuple[Axis, ...]
@@ -47,20 +47,26 @@ class Layout(NamedTuple):
     def start(self, ring: Semiring) -> jax.Array:
         """The row before the first step, at which all particles mean the same: it has the first."""
         outer, lanes, states = self.sizes
-        first = jnp.full(states, ring.zero).at[(0,) * len(states)].set(ring.one)
-        return jnp.broadcast_to(first, (*outer, *lanes, *states))
+        first = jnp.full(math.prod(states), ring.zero).at[0].set(ring.one)
+        return jnp.broadcast_to(first, (*outer, *lanes, first.size))
 
-    def after(self, row: jax.Array, step: jax.Array, ring: Semiring) -> jax.Array:
-        """The row after a step `(*outer, *lanes, *before, *now)`."""
+    def matrix(self, step: jax.Array) -> jax.Array:
+        """A step `(*outer, *lanes, *before, *now)` as a matrix, `(*outer, *lanes, K, K)`."""
         outer, lanes, states = self.sizes
         step = jnp.broadcast_to(step, (*outer, *lanes, *states, *states))
         count = math.prod(states)
-        matrix = step.reshape(*outer, *lanes, count, count)
-        return ring.after(row.reshape(*outer, *lanes, count), matrix).reshape(row.shape)
+        return step.reshape(*outer, *lanes, count, count)
+
+    def row(self, step: jax.Array) -> jax.Array:
+        """A step that does not read the one before, as a row, `(*outer, *lanes, K)`."""
+        outer, lanes, states = self.sizes
+        step = jnp.broadcast_to(step, (*outer, *lanes, *(1 for _ in states), *states))
+        return step.reshape(*outer, *lanes, math.prod(states))
 
     def named(self, rows: jax.Array, step: int, deps: Deps, lead: int = 0) -> Value:
-        """Rows `(*lead, *outer, *lanes, *states)` as a value, over the particles of a `step`."""
+        """Rows `(*lead, *outer, *lanes, K)` as a value, over the particles of a `step`."""
         count, rank = len(self.outer), len(self.kept)
+        rows = rows.reshape(*rows.shape[:-1], *self.sizes[-1])
         named = [*range(lead, lead + count), *range(rows.ndim - rank, rows.ndim)]
         array = jnp.moveaxis(rows, named, range(count + rank))
         axes = (*self.outer, *(Axis(n, step) for n in self.kept))

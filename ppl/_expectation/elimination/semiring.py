@@ -67,11 +67,16 @@ class Semiring(NamedTuple):
         ways = self.multiplication
         return (ways.quiet if unbounded else ways.times)(weight, term)
 
-    def after(self, state: jax.Array, step: jax.Array) -> jax.Array:
-        """A row times a matrix, ⊕_i state_i ⊗ step_ij: `(*, K)` and `(*, K, K)` give `(*, K)`."""
+    def after(self, row: jax.Array, matrix: jax.Array, unbounded: bool = False) -> jax.Array:
+        """Their product, ⊕_i row_i ⊗ matrix_ij: `(*, K)` and `(*, K, K)` give `(*, K)`.
+
+        The matrix may be infinite where the row is zero, if `unbounded`.
+        """
         if self.linear:
-            return jnp.einsum("...i,...ij->...j", state, step)
-        return self.total(state[..., None] + step, axis=-2)
+            return jnp.einsum("...i,...ij->...j", row, matrix)
+        weight = row[..., None]
+        terms = self.times(weight, matrix) if unbounded else weight + matrix
+        return self.total(terms, axis=-2)
 
     def at(self, *place: Any) -> "Semiring":
         """The same semiring for one sum: a total that draws has noise of its own at each place."""
