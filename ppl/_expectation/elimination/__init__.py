@@ -19,8 +19,8 @@ The examples read an evaluation's terms and sites.
 >>> from stdlib.estimators import Enumerate
 >>> def evaluation_of(objective, all_exact=False):
 ...     jaxpr, consts, *_ = stage(objective)
-...     scope = Scope(allow_biased=False, all_exact=all_exact, written_out=frozenset())
-...     terms, _, evaluation = evaluated(jaxpr, consts, jax.random.key(0), scope)
+...     scope, key = Scope(all_exact=all_exact), jax.random.key(0)
+...     terms, _, evaluation = evaluated(jaxpr, consts, key, scope)
 ...     return terms, evaluation
 >>> def shape(value):  # particle axes, then dimensions of the program
 ...     rank = len(value.axes)
