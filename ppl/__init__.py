@@ -20,6 +20,7 @@ from ._meanings.rewrite import (
     mask,
     scale,
     scope,
+    uncondition,
     with_estimators,
 )
 from ._meanings.seed import seed
@@ -67,6 +68,7 @@ __all__ = [
     "show",
     "simulate",
     "sites",
+    "uncondition",
     "with_estimators",
     "within_support",
 ]

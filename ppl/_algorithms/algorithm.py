@@ -15,7 +15,7 @@ from .._meanings.trace import log_density, within_support
 from .._walk.choices import checked_choices
 from .._walk.walker import placed_sites
 from ..errors import ChoiceTypeError, ProposalMismatch
-from .laws import Law, check_laws
+from .laws import WEIGHTS, Law, check_deterministic, check_laws
 
 
 class Target(NamedTuple):
@@ -25,6 +25,7 @@ class Target(NamedTuple):
 
     - `program`: the program with its arguments bound.
     - `observed`: nested dict from address to value.
+    - `known`: whether its density must be known, and not estimated (see `exactly`).
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -41,6 +42,16 @@ class Target(NamedTuple):
 
     program: Callable
     observed: Mapping[str, Any]
+    known: bool = False
+
+    @property
+    def exactly(self) -> "Target":
+        """The same target, for what reads a density twice, or a power of it.
+
+        Its methods raise `EstimatedDensity` where the program's density is an estimate, or random:
+        where it has an inexact `marginal` in it, or draws from `ppl.fresh_key()`.
+        """
+        return self._replace(known=True)
 
     @property
     def prior(self) -> Callable:
@@ -49,9 +60,13 @@ class Target(NamedTuple):
 
         def check(sites):
             seen = (p for p in sites if p.path in observed or p.site.observed)
-            check_laws((placed.site for placed in seen), self._named)
+            check_laws((placed.site for placed in seen), self._named, self._laws)
 
         return conditioned(self.program, self.observed, check)
+
+    @property
+    def _laws(self) -> tuple[Law, ...]:
+        return ("exact",) if self.known else WEIGHTS
 
     @property
     def _named(self) -> str:
@@ -110,8 +125,11 @@ class Target(NamedTuple):
         )
 
     def _hidden(self) -> dict[Path, jax.ShapeDtypeStruct]:
-        observed, places = flatten(self.observed), list(placed_sites(stage(self.program).jaxpr))
-        check_laws((placed.site for placed in places), self._named)
+        jaxpr = stage(self.program).jaxpr
+        observed, places = flatten(self.observed), list(placed_sites(jaxpr))
+        check_laws((placed.site for placed in places), self._named, self._laws)
+        if self.known:
+            check_deterministic(jaxpr, self._named)
         return {
             placed.path: jax.ShapeDtypeStruct(placed.shape, placed.site.out.dtype)
             for placed in places
@@ -136,10 +154,12 @@ class Algorithm(eqx.Module):
     - `simulate(target)` returns `(u, log w)` with E[1/w | u] = 1/q(u);
     - `log_density(target, u)` returns `log w` with E[w] = q(u).
 
-    These are the law `"weight"`. An algorithm whose estimates have E[log w] = log p instead says
-    `law = "log"` (its densities are right in an ELBO, and in no weight), one that keeps neither
-    `law = None`: weights, bounds of several particles, `marginal`, `normalize` and algorithms that
-    would read such densities raise `EstimatedDensity`.
+    These are the law `"weight"`; where w is p or q itself, an algorithm says `law = "exact"`. One
+    whose estimates have E[log w] = log p instead says `law = "log"` (its densities are right in an
+    ELBO, and in no weight), one that keeps neither `law = None`. What reads a density that does not
+    keep the law it needs raises `EstimatedDensity`: weights, bounds of several particles and
+    algorithms need E[w] = p; Markov kernels, powers of densities, and a `marginal` that is
+    simulated need p itself.
 
     Both are programs: what they draw is drawn by `ppl.sample`, and gradients pass it by each site's
     estimator. The two further methods follow from them and are there to be made cheaper.

@@ -83,15 +83,16 @@ def marginal(
             choices = _drawn(again)
             values = [choices.pop(path) for path in paths]
             if not choices:
-                return [*values, log_density(again, target(values).observed)]
-            return [*values, algorithm.log_evidence_given(target(values), nest(choices))]
+                return [*values, target(values).exactly.log_density({})]
+            given = target(values).exactly
+            return [*values, algorithm.log_evidence_given(given, nest(choices))]
 
         def density(*values):
             if len(paths) == len(places):
                 return [log_density(again, target(values).observed)]
             return [algorithm.log_evidence(target(values))]
 
-        law = _law(staged) if len(kept) == len(places) else algorithm.law
+        law = _law(staged, "exact" if len(kept) == len(places) else algorithm.law)
         if not kept:
             return _weighed(where, density, law) if any(placed_sites(staged.jaxpr)) else {}
         return _bound("marginal", kept, where, law, draw, simulate, density)
@@ -156,7 +157,8 @@ def normalize(
         def draw():
             return simulate()[:-1]
 
-        return _bound("posterior", hidden, where, algorithm.law, draw, simulate, density)
+        law = _law(staged, algorithm.law)
+        return _bound("posterior", hidden, where, law, draw, simulate, density)
 
     return normalized
 
@@ -197,15 +199,14 @@ def _weighed(where: str, density: Callable, law: Law) -> dict[str, Any]:
     return {}
 
 
-def _law(staged: Staged) -> Law:
-    """That of a program whose density is its own: of its compound sites, if they have another."""
-    others: set[Law] = set()
+def _law(staged: Staged, own: Law) -> Law:
+    """The weakest of an algorithm's and those of the compound sites of its program."""
+    laws: set[Law] = {own}
     for placed in placed_sites(staged.jaxpr):
-        if placed.site.law != "weight":
-            others.add(placed.site.law)
-    if len(others) > 1:
-        return None
-    return others.pop() if others else "weight"
+        laws.add(placed.site.law)
+    if laws <= {"exact", "weight"}:
+        return "weight" if "weight" in laws else "exact"
+    return "log" if laws <= {"exact", "log"} else None
 
 
 def _again(staged: Staged) -> Callable[[], Any]:

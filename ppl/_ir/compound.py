@@ -6,7 +6,7 @@ over.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
@@ -96,6 +96,12 @@ class Compound(NamedTuple):
         """The same site with data at some of its addresses."""
         pairs = zip(self.paths, self.observed, strict=True)
         return self._replace(observed=tuple(values.get(path, old) for path, old in pairs))
+
+    def without_data(self, paths: Iterable[Path]) -> "Compound":
+        """The same site without the data at some of its addresses."""
+        hidden = set(paths)
+        pairs = zip(self.paths, self.observed, strict=True)
+        return self._replace(observed=tuple(None if path in hidden else x for path, x in pairs))
 
     def bind(self) -> list:
         """Emits the equation into whatever is being traced."""

@@ -73,7 +73,7 @@ class Site:
     branch: tuple[tuple[Path, int], ...] = ()
     observed: bool = False
     drawable: bool = True
-    law: Literal["weight", "log"] | None = "weight"
+    law: Literal["exact", "weight", "log"] | None = "exact"
 
     def __repr__(self) -> str:
         return f"{self.address}{' observed' if self.observed else ''}"

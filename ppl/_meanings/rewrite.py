@@ -78,6 +78,54 @@ def conditioned(
     return rewritten(program, meaning, _given(choices, check))
 
 
+def uncondition(program: Callable[P, T], addresses: str | Collection[str] = "*") -> Callable[P, T]:
+    """The program with observations taken back: the sites that had them are choices again.
+
+    `addresses` is an address or a glob such as `"layer/*"`, or several; by default, all observed
+    sites. To put other data in the place of `obs=`, condition what is left:
+    `ppl.condition(ppl.uncondition(program, "y"), {"y": new})`; to draw new data along with the
+    hidden choices, `ppl.seed(ppl.uncondition(program))`.
+
+    **Law**: `uncondition(condition(program, choices))` is the program.
+
+    **Raises** (when the program runs) `UnmatchedPattern` where no observed site has the address;
+    `UndrawableSite` where one is drawn that has no sampler.
+
+    ```python
+    >>> import jax, ppl, numpyro.distributions as dist
+    >>> def model():
+    ...     x = ppl.sample("x", dist.Normal(0.0, 1.0))
+    ...     ppl.sample("y", dist.Normal(x, 1.0), obs=2.0)
+    >>> sorted(ppl.seed(lambda: ppl.simulate(ppl.uncondition(model)))(jax.random.key(0)).choices)
+    ['x', 'y']
+
+    ```
+    """
+    patterns = [addresses] if isinstance(addresses, str) else list(addresses)
+
+    def feed(jaxpr, name):
+        observed = [p.path for p in placed_sites(jaxpr) if p.site.observed and p.path]
+        for pattern in patterns:
+            if not any(_matches(pattern, render(path)) for path in observed):
+                raise UnmatchedPattern(
+                    f"{pattern!r} of ppl.uncondition matches no observed site of program {name!r}. "
+                    f"{nearest(tuple(pattern.split('/')), observed)}"
+                )
+        return Nothing()
+
+    def taken_back(path):
+        return any(_matches(pattern, render(path)) for pattern in patterns)
+
+    def meaning(call, feed):
+        if isinstance(call, Compound):
+            call = call.without_data(filter(taken_back, call.paths))
+        elif call.site.observed and taken_back(call.site.path):
+            call = call.with_operand("obs", None)
+        return call.bind(), Record()
+
+    return rewritten(program, meaning, feed)
+
+
 def bounded(program: Callable[P, T], addresses: Collection[str]) -> Callable[P, T]:
     """The program with density zero outside the supports of the sites at some addresses.
 

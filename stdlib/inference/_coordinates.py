@@ -36,6 +36,7 @@ class Density(eqx.Module):
 
 def real_vector(target: Any, choices: Choices) -> tuple[Density, jax.Array, Callable]:
     """A target as a density of one vector, its choices as one, and the way back to choices."""
+    target = getattr(target, "exactly", target)
     tree_map_with_path(_check_real, getattr(target, "hidden", choices))
     maps = _bijections(target)
     free = tree_map_with_path(lambda path, x: _freed(_address(path), x, maps), choices)

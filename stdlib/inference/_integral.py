@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from ppl.extend import Algorithm, Target
 
 class Integral(Algorithm):
     """Draws from the posterior, and has log p(x): the posterior's density is p(u, x) over it."""
+
+    law: ClassVar = "exact"
 
     @abc.abstractmethod
     def log_evidence(self, target: Target) -> jax.Array:

@@ -41,5 +41,5 @@ class ParticleGibbs(Kernel):
 
     def step(self, target: Target, choices: Mapping[str, Any]) -> Mapping[str, Any]:
         """A path of a run in which the choices are one."""
-        run = self.smc.conditional(target, choices)
+        run = self.smc.conditional(target.exactly, choices)
         return run.path(sample("resampled", dist.Categorical(logits=run.log_weights)))

@@ -22,6 +22,11 @@ class Tempered(NamedTuple):
         """The target's program with its observations."""
         return self.target.prior
 
+    @property
+    def exactly(self) -> "Tempered":
+        """The same, where the target's density must be known."""
+        return self._replace(target=self.target.exactly)
+
     def log_density(self, choices: Mapping[str, Any]) -> jax.Array:
         """log p(u) + β log p(x | u)."""
         self.target.check(choices)

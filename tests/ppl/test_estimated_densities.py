@@ -139,8 +139,73 @@ def test_those_of_the_law_are_read():
         assert abs(evidence(KEY)) < 5.0
 
 
+# --- what needs the density itself ----------------------------------------------------------------
+
+
+def within(algorithm):
+    """A choice whose density is an estimate, and one that reads it."""
+
+    def program():
+        x = only_x(algorithm)()["x"]
+        sample("z", dist.Normal(x, 1.0))
+
+    return program
+
+
+def with_key():
+    sample("x", dist.Normal(jax.random.normal(fresh_key()), 0.5))
+
+
+GIVEN = {"z": jnp.asarray(0.0)}
+WALK, FILTER = RandomWalk(0.5), SMC(2, schedule=2)
+TWICE = {
+    "simulated": lambda: ppl.simulate(ppl.marginal(within(Importance(2)), "z", GUIDED)),
+    "moved": lambda: chain(HMC(0.1, 2), Target(within(Importance(2)), GIVEN), {"x": 0.0}, 2),
+    "walked": lambda: chain(WALK, Target(within(FILTER), GIVEN), {"x": 0.0}, 2),
+    "tempered": lambda: AIS(2, 2, WALK).log_evidence(Target(within(FILTER), GIVEN)),
+    "kept whole": lambda: ppl.simulate(ppl.marginal(only_x(Importance(2)), "x", Exact())),
+}
+KEYED = {
+    "simulated": lambda: ppl.simulate(ppl.marginal(with_key, "x", Exact())),
+    "moved": lambda: chain(HMC(0.1, 2), Target(with_key, {}), {"x": 0.0}, 2),
+}
+
+
+@pytest.mark.parametrize("reader", TWICE.values(), ids=TWICE)
+def test_what_reads_a_density_twice_needs_it_exact(reader):
+    with pytest.raises(EstimatedDensity, match=r"needs w = p .* 'x', .* has E\[w\] = p.*Exact"):
+        ppl.seed(reader)(KEY)
+
+
+@pytest.mark.parametrize("reader", KEYED.values(), ids=KEYED)
+def test_and_not_another_one_in_each_run(reader):
+    with pytest.raises(EstimatedDensity, match=r"with_key'.*fresh_key\(\) at .*test_estimated"):
+        ppl.seed(reader)(KEY)
+
+
+def test_exact_ones_go_through():
+    """E[1/w | z] p(z) = 1, with an exact inner marginal; moves leave its posterior as it is."""
+    only_z = ppl.marginal(within(Exact()), "z", GUIDED)
+    log_p = lambda z: dist.Normal(0.0, 3.0**0.5).log_prob(z)
+
+    def ratio():
+        trace = ppl.simulate(only_z)
+        z = trace.choices["z"]
+        return jnp.sin(z + 1.0) * jnp.exp(log_p(z) - trace.log_density)
+
+    values = jax.jit(jax.vmap(ppl.seed(ratio)))(jax.random.split(KEY, 100_000))
+    exact = jnp.sin(1.0) * jnp.exp(-1.5)
+    assert abs(values.mean() - exact) < 5 * values.std() / 100_000**0.5
+    target = Target(within(Exact()), {"z": 1.0})
+    start = lambda key: {"x": 2 / 3 + (2 / 3) ** 0.5 * jax.random.normal(key)}
+    moved = lambda key: ppl.seed(chain)(key, HMC(0.4, 3), target, start(key), 2)["x"][-1]
+    x = jax.jit(jax.vmap(moved))(jax.random.split(KEY, 20_000))
+    assert abs(x.mean() - 2 / 3) < 5 * (2 / 3 / 20_000) ** 0.5
+    assert abs(((x - 2 / 3) ** 2).mean() - 2 / 3) < 5 * (2 / 3) * (2 / 20_000) ** 0.5
+
+
 def test_neither_law():
     program = only_x(Lawless())
     sites = ppl.sites(program)
     with pytest.raises(EstimatedDensity, match=r"An ELBO needs .* neither E\[w\] = p nor"):
-        check_laws(sites, "An ELBO", ("weight", "log"))
+        check_laws(sites, "An ELBO", ("exact", "weight", "log"))
