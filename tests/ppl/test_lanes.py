@@ -348,3 +348,38 @@ def test_scores_of_sites_that_lead_to_one_another_across_steps():
         return total
 
     assert_unbiased(program, 0.7, exact=exact, key=KEY, num_samples=100_000, second=True)
+
+
+MOVED = {
+    "as it is": lambda w: w,
+    "a row": lambda w: w[None] * jnp.array([[1.0], [2.0]]),
+    "a column": lambda w: w.reshape(3, 1) + jnp.arange(2.0),
+    "turned": lambda w: jnp.broadcast_to(w, (2, 3)).T,
+    "a part": lambda w: w[1:],
+    "reversed": lambda w: w[::-1] * jnp.arange(3.0),
+    "held": lambda w: w * lax.stop_gradient(w),
+    "squeezed": lambda w: (2.0 * w)[:, None].reshape(1, 3, 1)[0, :, 0],
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_table_looked_up_by_all_lanes_is_moved_about(name):
+    """It is the same for all of them, and computed once: dimension by dimension, as it goes."""
+    table, states = jnp.array([0.3, -1.0, 0.7, 2.0]), jnp.indices((4, 4, 4)).reshape(3, -1).T
+
+    def cost(table, x):
+        return jnp.sum(jnp.sin(MOVED[name](table[x])) * 1.7)
+
+    def program(logits, table):
+        return cost(table, sample("x", dist.Categorical(logits=logits), Enumerate()))
+
+    def exact(logits, table):
+        chances = jax.nn.softmax(logits)[jnp.arange(3), states]
+        return jnp.sum(jnp.prod(chances, 1) * jax.vmap(lambda x: cost(table, x))(states))
+
+    logits = 0.3 * X
+    ours = lambda *args: ppl.expectation(program)(KEY, *args)
+    found, expected = (jax.jit(jax.value_and_grad(f, (0, 1)))(logits, table) for f in (ours, exact))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, expected
+    )

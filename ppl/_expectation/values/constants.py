@@ -13,23 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import equations
-from .dimensions import dimension_maps, is_elementwise
+from .dimensions import dimension_maps, is_elementwise, moves_elements
 from .expansion import Sites, mixed_dims
 from .lanes import deps_of, transfer
-from .value import Axis, Known, Value, lift, place, with_sorted_axes
+from .value import Axis, Known, Value, lift, place, union_axes, with_sorted_axes
 
-_SHAPED = {"broadcast_in_dim", "copy", "reshape", "slice", "squeeze", "stop_gradient", "transpose"}
-_COMPUTED = {"add", "and", "clamp", "convert_element_type", "eq", "ge", "gt", "le", "lt", "max"} | {
-    "min",
-    "mul",
-    "ne",
-    "neg",
-    "not",
-    "or",
-    "rem",
-    "select_n",
-    "sub",
-}
+_INTEGER = (
+    "add and clamp convert_element_type eq ge gt le lt max min mul ne neg not or rem select_n sub"
+)
+_COMPUTED = frozenset(_INTEGER.split())
+"""Equations of integers that are computed while tracing."""
 
 
 def constants(eqn: Any, vals: Sequence[Value]) -> Known | None:
@@ -37,7 +30,7 @@ def constants(eqn: Any, vals: Sequence[Value]) -> Known | None:
     name, found = equations.kind(eqn), [val.known for val in vals if val.known]
     if not found or len({known.axis for known in found}) > 1 or len(eqn.outvars) != 1:
         return None
-    if name in _SHAPED:
+    if moves_elements(eqn):
         return found[0] if len(vals) == 1 else None
     integers = not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact)
     if name not in _COMPUTED or not integers:
@@ -94,25 +87,39 @@ def uniform(eqn: Any, vals: Sequence[Value], out: Value) -> Value:
 
 
 def _small(eqn: Any, vals: Sequence[Value], out: Value) -> Any:
-    name, rank = equations.kind(eqn), len(eqn.outvars[0].aval.shape)
+    """The result with size one along dimensions in which it is all the same, if there are any."""
     literals = [equations.is_literal(v) and np.ndim(v.val) == 0 for v in eqn.invars]
     found = [v.small is not None for v in vals]
     if not any(found) or not all(map(or_, found, literals)) or any(v.worlds for v in vals):
         return None
-    if name == "squeeze" or (name == "reduce_sum" and not eqn.params["axes"]):
-        return vals[0].small.reshape(*_lead(vals[0]), *_squeezed(eqn, vals[0]))
-    if name == "broadcast_in_dim":
-        return place(
-            vals[0].small, eqn.params["broadcast_dimensions"], rank, lead=len(vals[0].axes)
-        )
-    if not is_elementwise(eqn):
+    if out.axes != union_axes(vals):  # particles have been expanded
         return None
-    shape = np.broadcast_shapes(*(_own(v) for v, f in zip(vals, found, strict=True) if f))
+    if is_elementwise(eqn):
+        return _computed(eqn, vals)
+    return _moved(eqn, vals) if moves_elements(eqn) else None
+
+
+def _moved(eqn: Any, vals: Sequence[Value]) -> Any:
+    """The small array with its dimensions where the equation puts them."""
+    val, rank = vals[0], len(eqn.outvars[0].aval.shape)
+    maps = dimension_maps(eqn)
+    assert maps is not None and maps[0] is not None
+    varying = [d for d, n in enumerate(_own(val)) if n > 1]
+    moved = [maps[0][d] for d in varying]
+    if None in moved:
+        return None
+    flat = val.small.reshape(*_lead(val), *(_own(val)[d] for d in varying))
+    return place(flat, moved, rank, lead=len(val.axes))
+
+
+def _computed(eqn: Any, vals: Sequence[Value]) -> Any:
+    """An equation elementwise, of the small arrays."""
+    shape = np.broadcast_shapes(*(_own(v) for v in vals if v.small is not None))
     if shape == eqn.outvars[0].aval.shape:
         return None
     inputs = [
-        v._replace(array=jnp.broadcast_to(v.small, (*_lead(v), *shape))) if f else v
-        for v, f in zip(vals, found, strict=True)
+        v if v.small is None else v._replace(array=jnp.broadcast_to(v.small, (*_lead(v), *shape)))
+        for v in vals
     ]
     return lift(lambda *arrays: equations.bind(eqn, arrays)[0], inputs)
 
@@ -123,11 +130,6 @@ def _lead(val: Value) -> tuple[int, ...]:
 
 def _own(val: Value) -> tuple[int, ...]:
     return val.small.shape[len(val.axes) :]
-
-
-def _squeezed(eqn: Any, val: Value) -> list[int]:
-    gone = eqn.params.get("dimensions", ())
-    return [n for d, n in enumerate(_own(val)) if d not in gone]
 
 
 def _counts(val: Value, size: int) -> Axis | None:

@@ -38,6 +38,12 @@ def is_elementwise(eqn: Any) -> bool:
     return equations.kind(eqn) in ELEMENTWISE
 
 
+def moves_elements(eqn: Any) -> bool:
+    """Whether the elements of an equation's result are those of its operand, moved about."""
+    kind = equations.kind(eqn)
+    return kind in MOVING or (kind in REDUCTIONS and not eqn.params["axes"])
+
+
 def _shape(atom):
     return atom.aval.shape
 
@@ -193,13 +199,19 @@ _ELEMENTWISE = (
 
 ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 
+_MOVING = "broadcast_in_dim copy reshape rev slice squeeze stop_gradient transpose"
+
+MOVING = frozenset(_MOVING.split())
+
 _REDUCTIONS = (
     "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
 )
 
+REDUCTIONS = frozenset(_REDUCTIONS.split())
+
 RULES: Mapping[str, Callable] = {
     **dict.fromkeys((*ELEMENTWISE, "slice", "dynamic_slice"), _same_size),
-    **dict.fromkeys(_REDUCTIONS.split(), _removing("axes")),
+    **dict.fromkeys(REDUCTIONS, _removing("axes")),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulative),
     **dict.fromkeys(("cholesky", "triangular_solve"), _matrices),
     "broadcast_in_dim": _broadcast,
