@@ -7,14 +7,20 @@ cost nothing, others have density zero outside, and those that are known not to 
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import ppl
 from ppl.errors import ObservedGuide, SupportMismatch
+from ppl.extend import check_laws
 
 from ._supports import Support, contains, support_of
 
 Program = TypeVar("Program", bound=Callable)
+Laws = tuple[Literal["exact", "weight", "log"], ...]
+
+WEIGHTS: Laws = ("exact", "weight")
+BOUNDS: Laws = ("exact", "weight", "log")
+"""Of densities that are read as weights, and in an evidence lower bound."""
 
 
 def check_unobserved(guide: Callable) -> None:
@@ -39,20 +45,26 @@ def at_draws_of(
     *args: Any,
     what: str = "guide",
     by: str = "model",
+    laws: Laws = WEIGHTS,
 ) -> Program:
     """The program, to be scored at the choices that `sampler(*args)` draws.
 
     Its density is zero outside the supports of its sites, where it is not known that the sampler
-    draws within them. `what` and `by` are what messages call sampler and program.
+    draws within them. `what` and `by` are what messages call sampler and program. `laws` are those
+    that both densities may keep, where they are estimates.
 
-    **Raises** `ObservedGuide` where the sampler observes; `SupportMismatch` where the support of
-    one of its sites is known not to be within that of the program's.
+    **Raises** `ObservedGuide` where the sampler observes; `EstimatedDensity` where a density has
+    another law; `SupportMismatch` where the support of one of the sampler's sites is known not to
+    be within that of the program's.
     """
     sites = ppl.sites(sampler, *args)
     _check_unobserved(sites, what)
+    scored = ppl.sites(program)
+    check_laws(sites, f"What reads the density of the {what}", laws)
+    check_laws(scored, f"What reads the density of the {by}", laws)
     drawn = _by_address(sites)
     unproved = []
-    for outer, support in _looked(ppl.sites(program)):
+    for outer, support in _looked(scored):
         if outer.observed:
             continue
         inner = drawn[outer.address]

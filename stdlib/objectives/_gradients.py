@@ -12,7 +12,7 @@ from ppl import Reparameterized, Trace
 from ppl.errors import InvalidSetting, UnsuitableEstimator
 from ppl.extend import Estimator, Particles
 
-from .._scoring import at_draws_of, check_unobserved
+from .._scoring import WEIGHTS, Laws, at_draws_of, check_unobserved
 from ..estimators import ImplicitReparameterized
 
 TOTAL = "total"
@@ -68,13 +68,17 @@ def simulate_pathwise(guide: Callable, what: str, remedy: str) -> Trace:
 
 
 def joint_at(
-    model: Callable, observed: Mapping[str, Any], sampler: Callable, what: str = "guide"
+    model: Callable,
+    observed: Mapping[str, Any],
+    sampler: Callable,
+    what: str = "guide",
+    laws: Laws = WEIGHTS,
 ) -> Callable:
     """The model with its data, to be scored at the choices that a guide draws.
 
-    **Raises** `ObservedGuide`, `SupportMismatch`.
+    **Raises** `ObservedGuide`, `SupportMismatch`, `EstimatedDensity`.
     """
-    return at_draws_of(sampler, ppl.condition(model, observed), what=what)
+    return at_draws_of(sampler, ppl.condition(model, observed), what=what, laws=laws)
 
 
 def drawn_by(guide: Callable, other: Callable | None, what: str) -> tuple[Callable, str, Callable]:

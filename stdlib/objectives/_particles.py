@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from ppl.errors import InvalidSetting
 
-from .elbo import elbo
+from .elbo import log_weight
 
 
 def log_weights(
     model: Callable, guide: Callable, observed: Mapping[str, Any], num_particles: int
 ) -> jax.Array:
     """log p(x, z_k) - log q(z_k) for independent z_k from the guide, `(num_particles,)`."""
-    return jax.vmap(lambda _: elbo(model, guide, observed))(jnp.arange(num_particles))
+    return jax.vmap(lambda _: log_weight(model, guide, observed))(jnp.arange(num_particles))
 
 
 def unless_impossible(f: Callable, logs: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import jax
 
 from ppl import replay, simulate
 
+from .._scoring import BOUNDS
 from ._analytic_kl import AnalyticKL, log_ratio
 from ._gradients import joint_at
 
@@ -47,7 +48,7 @@ def beta_elbo(
 
     ```
     """
-    q, joint = simulate(guide), joint_at(model, observed, guide)
+    q, joint = simulate(guide), joint_at(model, observed, guide, laws=BOUNDS)
     p = replay(joint, q.choices)
     if analytic_kl:
         return p.log_likelihood + beta * log_ratio(joint, guide, p, q, analytic_kl)

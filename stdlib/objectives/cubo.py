@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ppl.errors import InvalidSetting
 
-from .elbo import elbo
+from .elbo import log_weight
 
 
 def cubo(
@@ -60,4 +60,4 @@ def cubo(
             f"order of cubo must be above 1, got {order!r}. For a lower bound write renyi(..., "
             "alpha=1 - order), with an order between 0 and 1."
         )
-    return -jnp.exp(order * (elbo(model, guide, observed) - log_evidence))
+    return -jnp.exp(order * (log_weight(model, guide, observed) - log_evidence))

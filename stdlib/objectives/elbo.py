@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from ppl import log_density, replay, simulate
+from ppl import Trace, log_density, replay, simulate
 from ppl.errors import InvalidSetting
 
+from .._scoring import BOUNDS
 from ._analytic_kl import AnalyticKL, log_ratio
 from ._gradients import STICKING_THE_LANDING, TOTAL, check_gradient, frozen_log_density, joint_at
 
@@ -67,7 +68,7 @@ def elbo(
     """
     check_gradient(gradient, (TOTAL, STICKING_THE_LANDING), "elbo")
     landing = gradient == STICKING_THE_LANDING
-    q, joint = simulate(guide), joint_at(model, observed, guide)
+    q, joint = simulate(guide), joint_at(model, observed, guide, laws=BOUNDS)
     if analytic_kl:
         if landing:
             raise InvalidSetting(
@@ -76,5 +77,20 @@ def elbo(
             )
         p = replay(joint, q.choices)
         return p.log_likelihood + log_ratio(joint, guide, p, q, analytic_kl)
+    return _log_ratio(joint, guide, q, landing)
+
+
+def log_weight(
+    model: Callable, guide: Callable, observed: Mapping[str, Any], gradient: str = TOTAL
+) -> jax.Array:
+    """The same log p(x, z) - log q(z), to be read as the logarithm of a weight.
+
+    **Raises** `EstimatedDensity` also where a density has E[log w] = log p alone.
+    """
+    q, joint = simulate(guide), joint_at(model, observed, guide)
+    return _log_ratio(joint, guide, q, gradient == STICKING_THE_LANDING)
+
+
+def _log_ratio(joint: Callable, guide: Callable, q: Trace, landing: bool) -> jax.Array:
     log_q = frozen_log_density(guide, q.choices) if landing else q.log_density
     return log_density(joint, q.choices) - log_q

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ppl.errors import InvalidSetting
 
-from .elbo import elbo
+from .elbo import log_weight
 
 
 def f_divergence(
@@ -60,7 +60,7 @@ def f_divergence(
 
     ```
     """
-    ratio = jnp.exp(elbo(model, guide, observed) - log_evidence)
+    ratio = jnp.exp(log_weight(model, guide, observed) - log_evidence)
     value = f(ratio)
     if jnp.shape(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         got = f"{jnp.result_type(value).name}{list(jnp.shape(value))}"

@@ -22,7 +22,7 @@ from ._gradients import (
     simulate_pathwise,
 )
 from ._particles import check_count
-from .elbo import elbo
+from .elbo import log_weight
 
 GRADIENTS = (TOTAL, DOUBLY_REPARAMETERIZED, VIMCO, STICKING_THE_LANDING)
 
@@ -91,7 +91,7 @@ def iwelbo(
     elif gradient == VIMCO:
         log_weights = _vimco(model, guide, observed, particles)
     else:
-        log_weights = jax.vmap(lambda _: elbo(model, guide, observed, gradient=gradient))(particles)
+        log_weights = jax.vmap(lambda _: log_weight(model, guide, observed, gradient))(particles)
     return log_mean_exp(log_weights)
 
 

@@ -13,7 +13,6 @@ from ppl.errors import InvalidSetting
 
 from .._log_weights import log_mean_exp
 from ._particles import check_count, log_weights, unless_impossible
-from .elbo import elbo
 
 
 def sumo(
@@ -81,7 +80,7 @@ def sumo(
 
     def step(bound: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
         reached = count <= 1.0 + drawn.astype(count.dtype)
-        log_weight = lax.cond(reached, lambda: elbo(model, guide, observed), lambda: 0.0)
+        log_weight = lax.cond(reached, lambda: log_weight(model, guide, observed), lambda: 0.0)
         total = num_particles + count
         parts = bound + jnp.log1p(-1.0 / total), log_weight - jnp.log(total)
         larger = log_sum_exp(jnp.stack(parts))

@@ -1,5 +1,7 @@
 """Which law the estimate of a density keeps, and who may read it."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -11,7 +13,7 @@ from ppl import fresh_key, sample
 from ppl.errors import EstimatedDensity
 from ppl.extend import Algorithm, Target, check_laws
 from stdlib.inference import AIS, HMC, SMC, Exact, Importance, RandomWalk, chain
-from stdlib.objectives import elbo
+from stdlib.objectives import cubo, elbo, iwelbo, renyi, sumo, tvo, wake_phase
 from stdlib.testing import assert_unbiased
 
 KEY = jax.random.key(2)
@@ -137,6 +139,26 @@ def test_those_of_the_law_are_read():
         program = only_x(algorithm)
         evidence = ppl.seed(lambda program=program: Importance(2).log_evidence(Target(program, {})))
         assert abs(evidence(KEY)) < 5.0
+
+
+WEIGHING = {
+    "iwelbo": partial(iwelbo, num_particles=2),
+    "doubly reparameterised": partial(iwelbo, num_particles=2, gradient="doubly-reparameterized"),
+    "renyi": partial(renyi, alpha=0.5, num_particles=2),
+    "cubo": partial(cubo, order=2.0, log_evidence=0.0),
+    "tvo": partial(tvo, num_particles=2, betas=(0.0, 0.5)),
+    "sumo": partial(sumo, max_particles=4),
+    "wake": partial(wake_phase, num_particles=2),
+}
+
+
+@pytest.mark.parametrize("objective", WEIGHING.values(), ids=WEIGHING)
+@pytest.mark.parametrize("noisy", ["guide", "model"])
+def test_bounds_of_weights_refuse_log_laws(objective, noisy):
+    programs = {"guide": lambda: sample("x", dist.Normal(0.0, 1.0)), "model": model}
+    programs[noisy] = lambda: only_x(Noisy())()
+    with pytest.raises(EstimatedDensity, match=rf"the density of the {noisy} .*'x'.*log p"):
+        ppl.expectation(lambda: objective(programs["model"], programs["guide"], {}))(KEY)
 
 
 # --- what needs the density itself ----------------------------------------------------------------
