@@ -90,6 +90,7 @@ LAYERS = [
     ["_expectation.elimination.fold"],
     ["_expectation.elimination.eliminate"],
     ["_expectation.expectation"],
+    ["_expectation.inspect"],
     ["_expectation"],
     [
         "_fit.minibatches",

@@ -12,7 +12,7 @@ from ..._walk.walker import placed_sites, unsupported
 from ...errors import UnsuitableEstimator
 from ..sites.control_variate import control_variate
 from ..sites.gating import gate
-from ..sites.own_lane import Made
+from ..sites.own_lane import Environment
 from ..sites.sample import sample
 from ..terms.linear import linear_rule, tail
 from ..terms.terms import Operand, addends, collapse, scalar
@@ -36,7 +36,7 @@ def evaluate(
     wanted = wanted or [False] * len(jaxpr.outvars)
     kept = tail(jaxpr, wanted, [union_sites(addends(arg)) != 0 for arg in args])
     feeds = iter(keys.split(sum(map(equations.has_sites, jaxpr.eqns))))
-    made: dict = {}
+    env: dict = {}
 
     def step(eqn, operands):
         operands = [scalar(operand) for operand in operands]
@@ -56,7 +56,9 @@ def evaluate(
             return apply_equation(eqn, vals, evaluation)
         feed = next(feeds)
         if equations.kind(eqn) == "control_variate":
-            return control_variate(eqn, vals, Made(jaxpr, made, eqn.params["path"]), evaluation)
+            return control_variate(
+                eqn, vals, Environment(jaxpr, env, eqn.params["path"]), evaluation
+            )
         rule = rule_of(eqn, RULES)
         if rule is None:
             raise unsupported(eqn, next(placed_sites(eqn), None))
@@ -64,13 +66,13 @@ def evaluate(
 
     def step_noted(eqn, operands):
         outs = step(eqn, operands)
-        made.update(zip(eqn.outvars, outs, strict=True))
+        env.update(zip(eqn.outvars, outs, strict=True))
         return outs
 
     has_control = any(equations.kind(eqn) == "control_variate" for eqn in jaxpr.eqns)
     if has_control:
-        made.update(zip(jaxpr.invars, args, strict=True))
-        made.update(zip(jaxpr.constvars, map(constant, consts), strict=True))
+        env.update(zip(jaxpr.invars, args, strict=True))
+        env.update(zip(jaxpr.constvars, map(constant, consts), strict=True))
     taken = step_noted if has_control else step
     return [scalar(out) for out in run(jaxpr, [constant(c) for c in consts], args, taken)]
 

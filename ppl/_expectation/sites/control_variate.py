@@ -12,14 +12,14 @@ from ...errors import InvalidControlVariate
 from ..interpret.evaluation import Evaluation
 from ..values.lanes import deps_of, move
 from ..values.value import Value, each_array, event_shape, place
-from .own_lane import Made, reads_own_lane
+from .own_lane import Environment, reads_own_lane
 from .weighted_site import WeightedSite
 
 
 def control_variate(
-    eqn: Any, vals: Sequence[Value], made: Made, evaluation: Evaluation
+    eqn: Any, vals: Sequence[Value], env: Environment, evaluation: Evaluation
 ) -> list[Value]:
-    """Notes the baseline with its site; `made` is what is known of what it is computed from."""
+    """Notes the baseline with its site; `env` is what is known of what it is computed from."""
     (value,), path, where = vals, eqn.params["path"], eqn.params["where"]
     named = f"ppl.control_variate({render(path)!r}, ...) at {where}"
     if evaluation.ledger.outer is not None:
@@ -38,7 +38,7 @@ def control_variate(
         opened = evaluation.opened[number]
         _check(value, opened, named)
         if value.sites >> number & 1:
-            _check_own_lane(eqn, value, made, number, opened, named)
+            _check_own_lane(eqn, value, env, number, opened, named)
         evaluation.ledger.give(number, _fit(value, opened))
     return []
 
@@ -63,11 +63,11 @@ def _check(value: Value, opened: WeightedSite, named: str) -> None:
 
 
 def _check_own_lane(
-    eqn: Any, value: Value, made: Made, number: int, opened: WeightedSite, named: str
+    eqn: Any, value: Value, env: Environment, number: int, opened: WeightedSite, named: str
 ) -> None:
     shape = event_shape(value)
     places = _written_order(opened)[: len(shape)]
-    if reads_own_lane(eqn.invars[0], made, number, places, shape):
+    if reads_own_lane(eqn.invars[0], env, number, places, shape):
         raise InvalidControlVariate(
             f"{named}: the value depends on the site's own choice (or cannot be seen not to), so "
             "its mean is not zero. Compute it from what comes before the site or, lane by lane, "

@@ -23,7 +23,7 @@ _SMALL = 10_000
 """Linear equations of so many elements are followed even where nothing has been mixed."""
 
 
-class Made(NamedTuple):
+class Environment(NamedTuple):
     """The values that have been made so far of a jaxpr, by variable; `path` is the site's."""
 
     jaxpr: Any
@@ -32,14 +32,14 @@ class Made(NamedTuple):
 
 
 def reads_own_lane(
-    atom: Any, made: Made, number: int, places: Sequence[int], shape: tuple[int, ...]
+    atom: Any, env: Environment, number: int, places: Sequence[int], shape: tuple[int, ...]
 ) -> bool:
     """Whether elements of a variable read their own lane of a site.
 
     Dimension i of the variable, of this shape, runs along the site's lane dimension `places[i]`.
     """
-    settled = functools.partial(_settled, made, number, places, shape)
-    eqns = _needed(made.jaxpr, atom, settled, made.path)
+    settled = functools.partial(_settled, env, number, places, shape)
+    eqns = _needed(env.jaxpr, atom, settled, env.path)
     largest = max([math.prod(v.aval.shape) for eqn in eqns for v in eqn.outvars], default=1)
     count = math.prod(shape)
     few = np.linspace(0, count - 1, min(count, max(8, _AT_ONCE // max(largest, 1))))
@@ -48,11 +48,11 @@ def reads_own_lane(
     passes = len(own[0]) if own else 1
 
     def mask(atom):
-        return _mask(atom, made.vals.get(atom), number, lanes, passes)
+        return _mask(atom, env.vals.get(atom), number, lanes, passes)
 
     @functools.cache
     def leaf(atom):
-        val = made.vals.get(atom)
+        val = env.vals.get(atom)
         if val is None or not _depends(val, number):
             return constant(getattr(val, "array", None), atom.aval.shape)
         return named(mask(atom))
@@ -62,10 +62,10 @@ def reads_own_lane(
 
 
 def _settled(
-    made: Made, number: int, places: Sequence[int], shape: tuple[int, ...], atom: Any
+    env: Environment, number: int, places: Sequence[int], shape: tuple[int, ...], atom: Any
 ) -> bool:
     """Whether a variable is like the value, each element of its own lane; so it is a start."""
-    val = made.vals.get(atom)
+    val = env.vals.get(atom)
     if not isinstance(val, Value) or not val.sites >> number & 1 or atom.aval.shape != shape:
         return False
     relation = val.relations.get(number, ())

@@ -122,7 +122,8 @@ class _Opening:
         relation = (*scope.own_steps, *(Along(d) for d in range(len(lanes))))
         own = Deps(1 << number, {number: relation} if relation else {})
         deps = join([deps_of(value), own])
-        lost = None in deps.relations.get(number, relation and (None,))
+        mixed = (None,) if relation else ()
+        lost = None in deps.relations.get(number, mixed)
         if lost and any(axis.site == number for axis in value.axes):
             raise MixedSteps(scope.loops[-1])
         return value._replace(sites=deps.sites, relations=deps.relations)

@@ -10,9 +10,10 @@ from ..values.value import Value
 
 
 class Scan(NamedTuple):
-    """A `scan` around sites, which are evaluated once for all its steps.
+    """A `scan` around sites, all of whose steps are evaluated at once.
 
-    In provenance, dimension `-level` stands for its steps.
+    In the relations of values inside, dimension `-level` stands for its steps; outside they are a
+    dimension of the event. Nested loops have different levels.
     """
 
     eqn: Any
@@ -22,15 +23,27 @@ class Scan(NamedTuple):
 
 
 class WeightedSite(NamedTuple):
-    """A weighted site. Its weight's dimensions are its lanes, of the sizes `lane_sizes`.
+    """What a site whose particles have weights leaves: all that the sum over them needs.
 
-    `axis`: it opened a particle axis. `perturbed`: it opened worlds; its weight has a leading
-    dimension of perturbations. `baseline`: one that is learnt, by the numbers of `baseline.noted`
-    for each lane; `given`: a value for each lane, that the objective gives; `control`: a cost of
-    the estimator's own; `chances`: the probabilities of the particles, where these are a whole
-    support. `loops` are those around, one for each of the first lane dimensions. `later`: in a
-    loop, the weight at every step but the first, of one step, where it is the same at all of them.
-    `chain`: with how many sites, from this one on, it is summed out by recursion over their loop.
+    Its lanes are the steps of the loops around, its vmaps and its distribution's batch, in this
+    order, of the sizes `lane_sizes`: `lanes` below.
+
+    - `site`: its static parameters; None for a body or a set of runs that is weighted as one.
+    - `weight`: `(*axes, *lanes)`, its own axis of particles among the axes if it has one; with
+      `perturbed`, `(*axes, particles - 1, *lanes)`, the weights of the perturbations. In
+      logarithms where all is exact.
+    - `axis`: whether it opened a particle axis; `perturbed`: whether it opened worlds.
+    - `normalized`: whether its weights sum to one identically, not in expectation alone.
+    - `baseline`: one that is learnt, `(*axes, *lanes, 3)`: the numbers of `baseline.note`.
+    - `given`: `(*axes, *lanes)`, a control variate of the objective's.
+    - `control`: `(*axes, *lanes)`, a cost of the estimator's own.
+    - `chances`: the probabilities of the particles, where these are a whole support.
+    - `loops`: those around, one for each of the first lane dimensions.
+    - `later`: in a loop, the weight at every step but the first, with one step for all, where it is
+      the same at all of them.
+    - `chain`: with how many sites, from this one on, it is summed out by recursion over their loop.
+
+    It is immutable, and a pytree of its values.
     """
 
     site: Site | None

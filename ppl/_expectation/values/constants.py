@@ -55,10 +55,10 @@ def _constant(atom: Any, val: Value) -> Any:
 def lookup(eqn: Any, vals: Sequence[Value], sites: Sites) -> Value | None:
     """A table indexed by all the particles of one axis in turn: the table; else None."""
     rule = _LOOKUPS.get(equations.kind(eqn))
-    found = rule and rule(eqn, vals)
-    if not found:
+    looked_up = None if rule is None else rule(eqn, vals)
+    if looked_up is None:
         return None
-    dim, axis = found
+    dim, axis = looked_up
     table, out = vals[0], eqn.outvars[0].aval.shape
     (deps,) = transfer(eqn, [deps_of(val) for val in vals])
     mixed = mixed_dims(sites, vals, [deps])

@@ -1,15 +1,17 @@
 """From particles of each lane to joint states of lanes that are mixed."""
 
 import math
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .lanes import Deps
 from .limits import check_expansion
 from .value import (
+    Axis,
     Segment,
     Value,
     Worlds,
@@ -107,39 +109,66 @@ def _expand(sites: Sites, val: Value, number: int, dims: set[int], eqn: Any) -> 
     return expand(val, number, dims, site)
 
 
-def expand(val: Value, number: int, dims: set[int], site: Any) -> Value:
+class _Expansion(NamedTuple):
+    """Which lanes of a site are expanded in a value.
+
+    - `number`: the site's; `sizes`: those of all its lane dimensions.
+    - `dims`: the lane dimensions that are expanded.
+    - `places`: where the value's event has them, by lane dimension.
+    """
+
+    number: int
+    dims: tuple[int, ...]
+    places: Mapping[int, int]
+    sizes: tuple[int, ...]
+
+    def new(self, form: tuple[int, ...]) -> list[int]:
+        """The lane dimensions that a form has not yet."""
+        return [d for d in self.dims if d not in form]
+
+    def form(self, old: tuple[int, ...]) -> tuple[int, ...]:
+        """A form with these lane dimensions too."""
+        return tuple(sorted({*self.dims, *old}))
+
+
+def expand(val: Value, number: int, dims: Collection[int], site: Any) -> Value:
     """A value over the joint states of a site's lanes along `dims` (and its form so far).
 
-    `site` has the sizes of its lane dimensions; n lanes of J particles have J**n joint states. The
-    worlds of a perturbed site become one for each lane, in which that lane alone is perturbed.
+    n lanes of K particles have K**n joint states: `(K, n)` becomes `(K**n, n)`. The worlds of a
+    perturbed site become one for each lane, in which that lane alone is perturbed.
     """
     relation = val.relations.get(number, ())
-    where = {d: relation[d].dim for d in dims if d < len(relation) and relation[d] is not None}
-    worlds = val.worlds
+    places = {d: relation[d].dim for d in dims if d < len(relation) and relation[d] is not None}
+    lanes = _Expansion(number, tuple(sorted(dims)), places, site.lane_sizes)
+    array, axes, worlds = val.array, val.axes, val.worlds
     if worlds and site.perturbed:
-        worlds = _one_by_one(val, number, sorted(dims), where, site.lane_sizes)
+        worlds = _one_by_one(val, worlds, lanes)
     elif worlds and any(axis.site == number for axis in worlds.axes):
-        array, axes = _joint(worlds.array, worlds.axes, 1, number, dims, where, site.lane_sizes)
-        worlds = worlds._replace(array=array, axes=axes)
-    array, axes = val.array, val.axes
+        inside, inner = _join_states(worlds.array, worlds.axes, lanes, lead=1)
+        worlds = worlds._replace(array=inside, axes=inner)
     if any(axis.site == number for axis in axes):
-        array, axes = _joint(array, axes, 0, number, dims, where, site.lane_sizes)
+        array, axes = _join_states(array, axes, lanes)
     return val._replace(array=array, axes=axes, worlds=worlds, known=None, small=None)
 
 
-def _joint(array, axes, leading, number, dims, where, sizes):
-    """Gathers the particle of each lane in each joint state."""
-    (old,) = (axis for axis in axes if axis.site == number)
-    form = tuple(sorted({*dims, *old.form}))
-    new = [d for d in form if d not in old.form]
-    at = leading + axes.index(old)
-    source = states_of_lanes(array.shape[at], old.form, form, sizes)
-    places = [leading + len(axes) + where[d] for d in new]
+def _join_states(
+    array: Any, axes: tuple[Axis, ...], lanes: _Expansion, lead: int = 0
+) -> tuple[Any, tuple[Axis, ...]]:
+    """Gathers the particle of each lane in each joint state, and names the axis accordingly.
+
+    The array is `(*lead, *axes, *event)`. Its axis of the site has the states over the old form,
+    K to the number of its lanes; the new one has those over the new form.
+    """
+    (old,) = (axis for axis in axes if axis.site == lanes.number)
+    form, new = lanes.form(old.form), lanes.new(old.form)
+    at = lead + axes.index(old)
+    source = states_of_lanes(array.shape[at], old.form, form, lanes.sizes)
+    places = [lead + len(axes) + lanes.places[d] for d in new]
     front = jnp.moveaxis(array, [at, *places], range(1 + len(new)))
-    lanes = front.shape[1 : 1 + len(new)]
-    flat = front.reshape(front.shape[0], math.prod(lanes), *front.shape[1 + len(new) :])
+    sizes = front.shape[1 : 1 + len(new)]
+    flat = front.reshape(front.shape[0], math.prod(sizes), *front.shape[1 + len(new) :])
     out = flat[source, np.arange(flat.shape[1])[None]]
-    out = out.reshape(-1, *lanes, *out.shape[2:])
+    out = out.reshape(-1, *sizes, *out.shape[2:])
     out = jnp.moveaxis(out, range(1 + len(new)), [at, *places])
     return out, tuple(a._replace(form=form) if a == old else a for a in axes)
 
@@ -147,7 +176,8 @@ def _joint(array, axes, leading, number, dims, where, sizes):
 def states_of_lanes(states: int, old: tuple, form: tuple, sizes: tuple) -> np.ndarray:
     """For each joint state over `form` and each lane of its new dimensions: the state over `old`.
 
-    States number the particles of the lanes of a form as digits, in the lanes' row-major order.
+    `(states of form, new lanes)`, of `states` over `old`. States number the particles of the lanes
+    of a form as digits, in the lanes' row-major order.
     """
     before, count = (math.prod(sizes[d] for d in dims) for dims in (old, form))
     particles = round(states ** (1 / before))
@@ -159,35 +189,40 @@ def states_of_lanes(states: int, old: tuple, form: tuple, sizes: tuple) -> np.nd
     return np.einsum("nbs,b->sn", lanes, place)
 
 
-def _one_by_one(val, number, dims, where, sizes) -> Worlds:
-    """Each world of a site becomes one for each lane along `dims`: the others are unperturbed."""
+def _one_by_one(val: Value, worlds: Worlds, lanes: _Expansion) -> Worlds:
+    """Each world of a site becomes one for each of the lanes: the others are unperturbed.
+
+    n lanes perturbed together, `(particles - 1, ..., n)`, are `((particles - 1) * n, ..., n)`.
+    """
     pieces, segments = [], []
-    axes = union_axes([val, val.worlds])
-    lanes = axis_sizes([val, val.worlds], axes)
-    full = broadcast(val, axes, lanes)
-    for own in val.worlds.segments:
-        piece = spread_worlds(segment(val, own), axes, lanes)
-        if own.site == number and not set(dims) <= set(own.form):
-            piece, own = _split(piece, full, own, dims, where, sizes, len(axes))
+    axes = union_axes([val, worlds])
+    sizes = axis_sizes([val, worlds], axes)
+    base = broadcast(val, axes, sizes)
+    for own in worlds.segments:
+        piece = spread_worlds(segment(val, own), axes, sizes)
+        if own.site == lanes.number and lanes.new(own.form):
+            piece, own = _take_apart(piece, base, own, lanes, len(axes))
         pieces.append(piece)
         segments.append(own)
     return Worlds(jnp.concatenate(pieces), axes, tuple(segments))
 
 
-def _split(piece, base, own: Segment, dims, where, sizes, rank):
-    old = [sizes[d] for d in own.form]
-    new = [d for d in dims if d not in own.form]
+def _take_apart(
+    piece: jax.Array, base: jax.Array, own: Segment, lanes: _Expansion, lead: int
+) -> tuple[jax.Array, Segment]:
+    """The worlds `(worlds, *axes, *event)` of one segment, each lane's change by itself.
+
+    `base`, `(*axes, *event)` with `lead` axes, is the value unperturbed.
+    """
+    sizes, new, form = lanes.sizes, lanes.new(own.form), lanes.form(own.form)
     for d in new:
-        place = rank + where[d]
-        selected = np.eye(sizes[d], dtype=bool)
         shape = [1] * base.ndim
-        shape[place] = sizes[d]
-        mask = selected.reshape(sizes[d], *shape)
-        piece = jnp.where(mask, piece[:, None], base).reshape(-1, *base.shape)
+        shape[lead + lanes.places[d]] = sizes[d]
+        alone = np.eye(sizes[d], dtype=bool).reshape(sizes[d], *shape)
+        piece = jnp.where(alone, piece[:, None], base).reshape(-1, *base.shape)
     # worlds are numbered (perturbation, lanes of the old form, lanes of the new dimensions)
-    form = tuple(sorted((*own.form, *new)))
     order = [*own.form, *new]
-    count = own.size // math.prod(old)
+    count = own.size // math.prod(sizes[d] for d in own.form)
     grid = piece.reshape(count, *(sizes[d] for d in order), *base.shape)
     grid = jnp.moveaxis(grid, [1 + order.index(d) for d in form], range(1, 1 + len(form)))
     piece = grid.reshape(-1, *base.shape)

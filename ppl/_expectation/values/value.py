@@ -16,10 +16,13 @@ NOW, BEFORE, LAST = 0, -1, 1
 
 
 class Axis(NamedTuple):
-    """A named particle axis: the particles of a site.
+    """A named particle axis: which site's particles run along one leading dimension of an array.
 
-    `form` lists the site's lane dimensions whose joint states the axis runs over; along the others
-    the particles are those of each lane.
+    - `site`: the number of the weighted site that opened it.
+    - `step`: for a site in a `scan`, whose step's particles these are: `NOW`, `BEFORE` or `LAST`.
+    - `form`: the site's lane dimensions whose joint states the axis runs over. Without any, the
+      particles are those of each lane, and K particles of n lanes are an array `(K, n)`; with
+      `form=(0,)` they are the joint states of all the lanes, `(K**n, n)`.
     """
 
     site: int
@@ -28,7 +31,12 @@ class Axis(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """The worlds in which one site is perturbed; those of `form` are perturbed one by one."""
+    """The worlds in which one site is perturbed, as a run of `size` worlds.
+
+    Without a `form`, world j has the site's particle j + 1 in all lanes at once (which is right as
+    long as what reads them keeps them apart). Along the lane dimensions of `form` they are
+    perturbed one by one: `(particles - 1) * lanes` worlds.
+    """
 
     site: int
     form: tuple[int, ...]
@@ -36,9 +44,11 @@ class Segment(NamedTuple):
 
 
 class Worlds(NamedTuple):
-    """A value in perturbed worlds: `(worlds, *axes, *shape)`.
+    """A value in perturbed worlds: `array` is `(worlds, *axes, *event)`.
 
-    World by world, segment after segment, it is the value had one site drawn otherwise.
+    World by world, segment after segment, it is the value had the segment's site been drawn
+    otherwise, and everything else with the same noise. Values that no perturbation reaches have
+    no worlds, and those of one site have the segments of that site alone.
     """
 
     array: Any
@@ -47,20 +57,31 @@ class Worlds(NamedTuple):
 
 
 class Known(NamedTuple):
-    """That every element of a value is this constant of the particle of one axis alone."""
+    """That every element of a value is the same constant of the particle of one axis.
+
+    `constants` has one number for each particle: `(0, 1)` for an enumerated coin, whatever the
+    shape of the value. So indexing by it can be seen to go through a table in order.
+    """
 
     axis: Axis
     constants: tuple
 
 
 class Value(NamedTuple):
-    """An array whose leading dimensions are the named particle axes it depends on.
+    """What a variable of the program is in an evaluation: an array over the particles it reads.
 
-    `sites` is the set of weighted sites the value depends on, as a bit mask; `relations` says for
-    batched ones which of the array's dimensions keep their lanes apart (see `lanes`). A site
-    without weights (reparameterised) is in neither. `known`: what is known of the array while
-    tracing; `small`: where its elements are all the same along some dimensions, the array with
-    these of size one. `unbounded`: it may be infinite at a particle (see `vanishing`).
+    - `array`: `(*axes, *event)`, an entry for each combination of particles of the sites in `axes`,
+      in the order of these; `event` is the shape that the variable has in the program.
+    - `sites`: all the weighted sites that it depends on, as a bit mask: bit i for site number i. A
+      site of one particle has a bit and no axis; a reparameterised site has no weight, and neither.
+    - `relations`: for a site with lanes, which of the event's dimensions keep them apart: one
+      entry a lane dimension, `Along(dim)` or None where lanes are mixed (see `lanes`).
+    - `worlds`: what it is where some site is perturbed, or None.
+    - `known`, `small`: what is known of the array while tracing. `small` is the array with size one
+      along the dimensions of the event in which all elements are the same.
+    - `unbounded`: it may be infinite at a particle (see `vanishing`).
+
+    A value is immutable, and a pytree: see `_flatten`.
     """
 
     array: Any
@@ -285,7 +306,9 @@ def with_sorted_axes(val: Value) -> Value:
     if list(val.axes) == sorted(val.axes) and not val.worlds:
         return val
     out = each_array(ordered, val)
-    worlds = out.worlds and out.worlds._replace(axes=tuple(sorted(out.worlds.axes)))
+    worlds = out.worlds
+    if worlds:
+        worlds = worlds._replace(axes=tuple(sorted(worlds.axes)))
     return out._replace(axes=tuple(sorted(out.axes)), worlds=worlds)
 
 
