@@ -11,6 +11,8 @@ from .interpret.evaluation import Evaluation
 from .interpret.scope import Scope
 from .terms.terms import Operand, Terms
 
+__all__ = ["look_into"]
+
 
 def look_into(program: Callable, *args: Any) -> tuple[list[Operand], Evaluation]:
     """The values that a program returns, over the particles they depend on; and the evaluation.

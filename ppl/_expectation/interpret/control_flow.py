@@ -12,7 +12,7 @@ from ..._jax.control_flow import Branches, Checkpoint, CustomRule, While
 from ..._jax.equations import Body
 from ..._walk.walker import first_named, warn_custom_rule, while_parts
 from ...errors import UnsupportedControlFlow
-from ..sites.gating import gated
+from ..sites.gating import cut_off
 from ..sites.measure import Kind, kinds_within
 from ..sites.weighted_site import WeightedSite
 from ..terms.terms import body_values
@@ -130,7 +130,7 @@ def _take_all(bodies: Sequence[Body], index, operands, keys, evaluation):
     outcomes = []
     for i, body in enumerate(bodies):
         (flag,) = evaluation.apply(lambda x, i=i: [x == i], [index], list)
-        entered = gated(operands, flag, evaluation)
+        entered = cut_off(operands, flag, evaluation)
         outcomes.append(body_values(evaluation.within(flag), *body, entered, keys))
     selected = []
     for cases in zip(*outcomes, strict=True):

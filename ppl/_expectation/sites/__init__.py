@@ -65,7 +65,8 @@ the lanes of a site share, and the sites of one name.
 
 A site may also leave costs of its own. A `baseline` is taken off the cost that meets the weight: of
 each lane three numbers are noted, `(*lanes, 3)`, from which it is learnt; `control_variate` is one
-that the objective gives, which must not read its own lane (`own_lane`, `element_reads`).
+that the objective gives, which must not read its own lane (`own_lane`; elements are followed one by
+one through equations: `follow_reads`, `linear_reads`, `element_reads`).
 
 ```python
 >>> evaluation[0].weight.array.tolist(), evaluation[0].baseline.array.shape

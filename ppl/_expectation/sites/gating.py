@@ -18,12 +18,12 @@ def gate(eqn: Any, vals: Sequence[Value], evaluation: Evaluation) -> list[Value]
     return [vals[0]] if kept else evaluation.bind(eqn, vals)
 
 
-def gated(vals: Sequence[Value], flag: Value, evaluation: Evaluation) -> list[Value]:
+def cut_off(vals: Sequence[Value], flag: Value, evaluation: Evaluation) -> list[Value]:
     """Values that have a derivative only where a scalar flag is true."""
-    return [_gated(val, flag, evaluation) for val in vals]
+    return [_cut_off(val, flag, evaluation) for val in vals]
 
 
-def _gated(val: Value, flag: Value, evaluation: Evaluation) -> Value:
+def _cut_off(val: Value, flag: Value, evaluation: Evaluation) -> Value:
     variable = isinstance(val.array, Tracer) and jnp.issubdtype(val.array.dtype, jnp.inexact)
     if not variable or _too_large(val, flag):
         return val

@@ -15,7 +15,9 @@ from ..._jax import equations
 from ..._jax.control_flow import departs
 from ..values.dimensions import EXACT, Along
 from ..values.value import Value
-from .element_reads import LINEAR, constant, followed, named, read
+from .element_reads import constant, name_elements
+from .follow_reads import follow, read
+from .linear_reads import LINEAR
 
 _AT_ONCE = 1_000_000
 """The most elements, times lanes, that are followed at once; of more lanes, some are."""
@@ -55,9 +57,9 @@ def reads_own_lane(
         val = env.vals.get(atom)
         if val is None or not _depends(val, number):
             return constant(getattr(val, "array", None), atom.aval.shape)
-        return named(mask(atom))
+        return name_elements(mask(atom))
 
-    reading = read(atom, followed(eqns, {}, leaf, mask), leaf).all()
+    reading = read(atom, follow(eqns, leaf, mask), leaf).all()
     return bool(np.broadcast_to(reading, (passes, *shape))[(np.arange(passes), *own)].any())
 
 
