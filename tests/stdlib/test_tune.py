@@ -217,7 +217,7 @@ def test_more_combinations_than_the_limit_are_refused():
 WRONG = [
     ({"candidates": Enumerate()}, InvalidSetting, r"a list of estimators.*\[ScoreFunction\(\)\]"),
     ({"candidates": []}, InvalidSetting, r"a list of estimators.*got \[\]"),
-    ({"candidates": [Enumerate]}, InvalidSetting, r"instance, got.*Write.*Enumerate\(\)"),
+    ({"candidates": [Enumerate]}, InvalidSetting, r"instance of .*, got.*Write.*Enumerate\(\)"),
     ({"candidates": {"x": ["score"]}}, InvalidSetting, r"got 'score'.*ScoreFunction\(\)"),
     ({"candidates": {"y*": [Enumerate()]}}, UnmatchedPattern, r"'y\*' of candidates.*'cost'.*'x'"),
     ({"method": "best"}, InvalidSetting, r"'greedy' or 'exhaustive', got 'best'"),
