@@ -80,9 +80,9 @@ def sumo(
 
     def step(bound: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
         reached = count <= 1.0 + drawn.astype(count.dtype)
-        log_weight = lax.cond(reached, lambda: log_weight(model, guide, observed), lambda: 0.0)
+        one_more = lax.cond(reached, lambda: log_weight(model, guide, observed), lambda: 0.0)
         total = num_particles + count
-        parts = bound + jnp.log1p(-1.0 / total), log_weight - jnp.log(total)
+        parts = bound + jnp.log1p(-1.0 / total), one_more - jnp.log(total)
         larger = log_sum_exp(jnp.stack(parts))
         larger = jnp.where(reached, larger, bound)
         gained = jnp.where(jnp.isneginf(larger), 0.0, larger - bound)
