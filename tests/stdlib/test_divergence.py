@@ -57,9 +57,9 @@ def test_batches_of_gaussian_vectors():
     """Broadcast, repeated, and joined further: each vector counts once."""
     one = float(divergence(full(), diagonal(0.4)))
     batch = dist.MultivariateNormal(jnp.tile(MEAN, (2, 1)), scale_tril=ROOT).to_event(1)
-    for p in (diagonal(0.4).expand([2]), diagonal(0.4).expand([2]).to_event(1)):
+    for p in (diagonal(0.4).expand((2,)), diagonal(0.4).expand((2,)).to_event(1)):
         np.testing.assert_allclose(divergence(batch, p), 2 * one, rtol=1e-4)
-        np.testing.assert_allclose(divergence(full().expand([2]), p), 2 * one, rtol=1e-4)
+        np.testing.assert_allclose(divergence(full().expand((2,)), p), 2 * one, rtol=1e-4)
 
 
 FINITE = {
@@ -84,7 +84,7 @@ def test_finite_families_against_sums(name):
     chances = jnp.exp(q.log_prob(values))
     logs = jnp.where(chances > 0, q.log_prob(values) - p.log_prob(values), 0.0)
     np.testing.assert_allclose(divergence(q, p), jnp.sum(chances * logs), rtol=1e-5)
-    twice = divergence(q.expand([2, 3]).to_event(1), p.expand([2, 3]).to_event(1))
+    twice = divergence(q.expand((2, 3)).to_event(1), p.expand((2, 3)).to_event(1))
     np.testing.assert_allclose(twice, 6 * jnp.sum(chances * logs), rtol=1e-5)
 
 
