@@ -13,6 +13,7 @@ from ppl.errors import InvalidSetting
 
 from .._log_weights import log_mean_exp
 from ._particles import check_count, log_weights, unless_impossible
+from .elbo import log_weight
 
 
 def sumo(
