@@ -1,6 +1,8 @@
 """The layout holds: layers, who imports whom, file sizes, public names, and a light import."""
 
 import ast
+import builtins
+import dis
 import functools
 import importlib
 import inspect
@@ -8,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -327,6 +330,34 @@ def words_of(*globs: str) -> set[str]:
 
 def test_every_public_name_of_ppl_is_tested():
     assert {*ppl.__all__, *ppl.extend.__all__} <= words_of("tests/**/*.py")
+
+
+def names_read(code: types.CodeType) -> Iterator[tuple[str, int]]:
+    """The global names that a compiled module or function reads, with their lines."""
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.positions:
+            yield step.argval, step.positions.lineno or 0
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from names_read(inner)
+
+
+def test_every_name_is_defined():
+    """The linters leave it out: shapes in annotations are names that nothing defines."""
+
+    def offenders():
+        for path in sources("ppl", "stdlib"):
+            if path.name == "__main__.py":
+                continue
+            module = importlib.import_module(module_name(path))
+            code = compile(path.read_text(), str(path), "exec")
+            annotated = set(re.findall(r"\w+", " ".join(re.findall(r'"[^"]*"', path.read_text()))))
+            for name, line in names_read(code):
+                known = hasattr(module, name) or hasattr(builtins, name) or name in annotated
+                if not known:
+                    yield f"{where(path, line)} reads {name}, which is not defined"
+
+    holds(offenders())
 
 
 def test_no_dead_definitions():
