@@ -8,7 +8,7 @@ or a power of it, needs the first.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from .._jax import equations
 from .._jax.control_flow import bodies
@@ -19,6 +19,7 @@ Law = Literal["exact", "weight", "log"] | None
 WEIGHTS: tuple[Law, ...] = ("exact", "weight")
 
 
+@runtime_checkable
 class _Site(Protocol):
     @property
     def address(self) -> str: ...

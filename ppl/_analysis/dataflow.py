@@ -32,10 +32,10 @@ def sets(transfer: Transfer) -> Analysis[Facts]:
     """The analysis by sets of facts; a function with a derivative rule is entered for its sites."""
 
     def plain(eqn, ins, scope):
-        return transfer(eqn, ins, *scope)
+        return transfer(eqn, ins, scope.within, scope.control)
 
     def decide(eqn, predicate, ins, scope):
-        return transfer(eqn, [*ins, predicate], *scope)
+        return transfer(eqn, [*ins, predicate], scope.within, scope.control)
 
     return Analysis(merged, plain, _is_entered, decide=decide)
 

@@ -8,7 +8,7 @@ step (to a fixed point, as it only grows), and what a predicate adds.
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .._jax.control_flow import Branches, CallLike, Form, Loop, While, form
 from .._jax.run import run
@@ -17,7 +17,8 @@ V = TypeVar("V")
 R = TypeVar("R")
 
 
-class Scope(NamedTuple, Generic[V]):
+@dataclasses.dataclass(frozen=True)
+class Scope(Generic[V]):
     """Where an equation stands: the equations `within` whose bodies it is, outermost first.
 
     `control` is what is known of the predicates that chose the branches around it, joined.
@@ -27,7 +28,8 @@ class Scope(NamedTuple, Generic[V]):
     control: V
 
 
-class Stepping(NamedTuple, Generic[V]):
+@dataclasses.dataclass(frozen=True)
+class Stepping(Generic[V]):
     """How values go into a loop, from step to step, and out of it; by default, as they are.
 
     - `enter(x)`: one step's slice of a scanned input.
@@ -123,7 +125,7 @@ def propagate_through(
     found, ins = form(eqn), list(ins)
     if found is None or not analysis.enters(found):
         return analysis.transfer(eqn, ins, scope)
-    inside = scope._replace(within=(*scope.within, eqn))
+    inside = dataclasses.replace(scope, within=(*scope.within, eqn))
     if isinstance(found, CallLike):
         return propagate(analysis, found.body.jaxpr, ins, scope=inside)
     if isinstance(found, Branches):
@@ -137,7 +139,7 @@ def propagate_through(
 def _branches(analysis, found: Branches, ins, inside, scope) -> list:
     index, operands = found.split(ins)
     chosen = analysis.decided(found.eqn, index, ins, scope)
-    inside = inside._replace(control=analysis.join([inside.control, index]))
+    inside = dataclasses.replace(inside, control=analysis.join([inside.control, index]))
     outs = [propagate(analysis, body.jaxpr, operands, scope=inside) for body in found.bodies]
     return [analysis.join(column) for column in zip(chosen, *outs, strict=True)]
 

@@ -360,6 +360,7 @@ def test_it_does_not_go_with_sticking_the_landing():
         dry_run(partial(objective, **options), P)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_all_refuses_where_one_stays_sampled():
     def program(t):
         sample("z", dist.Normal(t, 1.0))

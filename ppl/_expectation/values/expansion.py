@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from .value import (
 )
 
 
+@runtime_checkable
 class Sites(Protocol):
     """Where weighted sites are looked up by number: an evaluation."""
 
