@@ -99,7 +99,7 @@ class SiteRecord:
         return self._factor
 
     @property
-    def valid(self) -> jax.Array:
+    def valid(self) -> Any:
         """Whether control flow reached the site, by loop step and lane."""
         return jnp.ones(self._leading, bool) if self._valid is None else self._valid
 
