@@ -23,6 +23,10 @@ def state(t, logits=False):
     return 1.0 * sample("k", family, Enumerate())
 
 
+def summed_twice(step, read):
+    return lax.fori_loop(0, 2, lambda _, c: step(c, read), 0.0)
+
+
 COSTS = {
     "log": lambda t, k: jnp.log(t * (2.0 - k)),
     "a number times a log": lambda t, k: t * jnp.log(2.0 - k),
@@ -35,6 +39,11 @@ COSTS = {
     "in jit": jax.jit(lambda t, k: jnp.log(t * (2.0 - k)) + t),
     "in a branch": lambda t, k: lax.cond(t > 0, lambda: jnp.log(t * (2.0 - k)), lambda: 0.0),
     "in a checkpoint": jax.checkpoint(lambda t, k: t * jnp.log(t * (2.0 - k))),
+    "a product in a checkpoint": lambda t, k: jax.checkpoint(jnp.multiply)(t, jnp.log(2.0 - k)),
+    "a product in a loop": lambda t, k: summed_twice(lambda c, log: c + t * log, jnp.log(2.0 - k)),
+    "a product with what is carried": lambda t, k: summed_twice(
+        lambda c, k: t * c + jnp.log(2.0 - k), k
+    ),
     "in a loop": lambda t, k: lax.fori_loop(0, 3, lambda i, c: c + i * jnp.log(t * (2.0 - k)), 0.0),
 }
 
@@ -188,6 +197,14 @@ def forbidden(p):
     return jnp.array([0.0, -jnp.inf])[z]
 
 
+def in_a_body(around):
+    def program(p):
+        z = 1.0 * sample("z", dist.Categorical(jnp.stack([p, 1.0 - p])), Enumerate())
+        return around(lambda z: jnp.where(z > 0.5, -jnp.inf, 0.0), z)
+
+    return program
+
+
 CERTAIN = {
     "bernoulli": (density_of(dist.Bernoulli), 0.0),
     "a batch": (density_of(lambda p: dist.Bernoulli(jnp.stack([p, 1.0 - p]))), 1.0),
@@ -198,6 +215,8 @@ CERTAIN = {
     "by hand": (by_hand, 0.0),
     "a table": (looked_up, 1.0),
     "a constant table": (forbidden, 1.0),
+    "a literal in a checkpoint": (in_a_body(lambda f, z: jax.checkpoint(f)(z)), 1.0),
+    "a literal in a branch": (in_a_body(lambda f, z: lax.cond(z > -1.0, f, lambda z: z, z)), 1.0),
 }
 PLACES = {
     "a product": lambda t, cost: t * cost(),

@@ -55,7 +55,7 @@ def unbounded(eqn: Any, vals: Sequence[Value]) -> bool:
     """
     if meet_unbounded(vals) or _chosen(eqn, vals):
         return True
-    singular = any(kind in _SINGULAR for kind in _kinds(eqn))
+    singular = equations.kind(eqn) in _SINGULAR or any(map(_is_singular, _inside(eqn)))
     return singular and (not any(map(spread, vals)) or any(map(spread, _read(eqn, vals))))
 
 
@@ -66,9 +66,16 @@ def _chosen(eqn: Any, vals: Sequence[Value]) -> bool:
     return by_particle and any(val.unbounded for val in vals)
 
 
-def _kinds(eqn: Any) -> Sequence[str]:
-    inner = [kind for body in bodies(eqn) for e in body.eqns for kind in _kinds(e)]
-    return [equations.kind(eqn), *inner]
+def _inside(eqn: Any) -> list[Any]:
+    """The equations of the bodies of an equation, and of theirs."""
+    inner = [e for body in bodies(eqn) for e in body.eqns]
+    return [*inner, *(e for one in inner for e in _inside(one))]
+
+
+def _is_singular(eqn: Any) -> bool:
+    """Whether an equation of a body is infinite somewhere, or reads a literal that is."""
+    literals = [v.val for v in eqn.invars if equations.is_literal(v)]
+    return equations.kind(eqn) in _SINGULAR or any(constant(x).unbounded for x in literals)
 
 
 def _read(eqn: Any, vals: Sequence[Value]) -> Sequence[Value]:
@@ -96,15 +103,22 @@ def emit(eqn: Any, vals: Sequence[Value]) -> Callable:
 
 
 def _run_quietly(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
-    """A body whose operands may all have particles, its equations as `emit` has them."""
+    """A body whose operands may all have particles and be infinite, as `emit` has its equations.
+
+    What a loop carries may become infinite in any of its steps.
+    """
+
+    def entered(arrays):
+        return [Value(x, axis, unbounded=True) for x in arrays]
+
     axis = (Axis(0),)
 
     def step(eqn, operands):
-        vals = [x if isinstance(x, Value) else Value(x) for x in operands]
+        vals = [x if isinstance(x, Value) else constant(x) for x in operands]
         outs = emit(eqn, vals)(*(val.array for val in vals))
         return [Value(out, axis, unbounded=unbounded(eqn, vals)) for out in outs]
 
-    outs = run(jaxpr, [Value(x, axis) for x in consts], [Value(x, axis) for x in args], step)
+    outs = run(jaxpr, entered(consts), entered(args), step)
     return [out.array if isinstance(out, Value) else out for out in outs]
 
 
