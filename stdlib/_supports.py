@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 from numpyro.distributions import biject_to, constraints
 
 REAL, INTEGER = "real", "integer"
@@ -166,6 +167,15 @@ def _unwrapped(distribution: Any) -> Any:
     return distribution
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two constraints are known to be the same: bounds that are traced are not."""
+    with jax.ensure_compile_time_eval():
+        try:
+            return bool(one == other)
+        except jax.errors.ConcretizationTypeError:
+            return False
+
+
 def _filled(distribution: Any) -> bool:
     """Whether draws may be anywhere in the support.
 
@@ -174,7 +184,7 @@ def _filled(distribution: Any) -> bool:
     """
     if hasattr(distribution, "transforms"):
         base = distribution.base_dist
-        return base.support == distribution.transforms[0].domain and _filled(base)
+        return _same(base.support, distribution.transforms[0].domain) and _filled(base)
     base = getattr(distribution, "base_dist", None)
     pointed = hasattr(distribution, "log_density") and hasattr(distribution, "v")  # dist.Delta
     return not pointed and (base is None or _filled(base))

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .law import is_a, is_discrete, stated
+from .law import is_a, is_discrete, same_support, stated
 
 
 def inside(distribution: Any, value: Any) -> Any:
@@ -30,9 +30,8 @@ def _fills_partly(distribution: Any) -> bool:
     base, transforms = _base(distribution), _transforms(distribution)
     if base is None or is_discrete(base):
         return False
-    return bool(transforms and stated(base, "support") != transforms[0].domain) or _fills_partly(
-        base
-    )
+    filled = not transforms or same_support(stated(base, "support"), transforms[0].domain)
+    return not filled or _fills_partly(base)
 
 
 def _base(distribution: Any) -> Any:

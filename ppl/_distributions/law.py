@@ -73,6 +73,15 @@ def stated(thing: Any, name: str) -> Any:
         return None
 
 
+def same_support(one: Any, other: Any) -> bool:
+    """Whether two constraints are known to be the same: bounds that are traced are not."""
+    with jax.ensure_compile_time_eval():
+        try:
+            return bool(one == other)
+        except jax.errors.ConcretizationTypeError:
+            return False
+
+
 def is_masked(distribution: Any) -> bool:
     """Whether it, or a part of it, may be masked."""
     masked = lambda part: is_a(part, "MaskedDistribution") and part._mask is not True  # noqa: E731

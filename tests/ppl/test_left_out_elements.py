@@ -120,7 +120,7 @@ def test_all_elements_left_out():
 NESTED = {
     "to_event": lambda d: d.expand([3]).mask(SEEN).to_event(1),
     "expanded": lambda d: d.expand([3]).mask(SEEN).expand([2, 3]),
-    "to_event, expanded": lambda d: d.expand([3]).mask(SEEN).to_event(1).expand([2]),
+    "to_event, expanded": lambda d: d.expand([3]).mask(SEEN).to_event(1).expand((2,)),
     "twice": lambda d: d.expand([3]).mask(SEEN).to_event(1).mask(True),
     "both": lambda d: d.expand([2, 3]).mask(SEEN).to_event(1).mask(jnp.array([True, False])),
 }
