@@ -50,6 +50,7 @@ LAYERS = [
     ["_distributions.families"],
     ["_ir.address", "_ir.state"],
     ["_ir.site"],
+    ["_ir.call"],
     ["_ir.compound", "_ir.control_variate", "_ir.estimator", "_ir.foreign"],
     ["_ir.fresh_key"],
     ["_ir.sample", "_ir.stage"],

@@ -13,7 +13,8 @@ from .._analysis.sampler import chooses_by_noise
 from .._distributions.law import Law, law, why_no_law
 from .._distributions.support import guarded
 from ..errors import UnsuitableEstimator
-from .site import Site, read_call
+from .call import read_call
+from .site import Site
 
 
 class Particles(NamedTuple):

@@ -13,9 +13,10 @@ from .._distributions.protocol import value_of
 from .._jax.failure import told_of_site
 from ..errors import ChoiceShapeError, ChoiceTypeError
 from .address import Path, parse
+from .call import Operands, make_call
 from .estimator import Estimator, check_estimator
 from .foreign import refuse_handlers
-from .site import Operands, make_call, user_location
+from .site import user_location
 
 
 def sample(

@@ -10,7 +10,8 @@ import jax
 from .._analysis.graph import Node, nodes
 from .._distributions.law import is_masked, stated
 from .._ir.address import Path, render
-from .._ir.site import Operands, Site, read_call
+from .._ir.call import Operands, read_call
+from .._ir.site import Site
 from .._ir.stage import P, stage
 from .._jax import equations
 from .._jax.control_flow import Branches, bodies, form

@@ -11,8 +11,8 @@ import numpy as np
 
 from .._distributions.bounded import Bounded
 from .._ir.address import Path
+from .._ir.call import Call, Operands
 from .._ir.compound import Compound
-from .._ir.site import Call, Operands
 from .._jax.leaves import merge, partition
 from .feed import Placed
 

@@ -14,7 +14,8 @@ from jax import lax
 
 from .._distributions.cut import gated
 from .._ir.address import Path
-from .._ir.site import Call, Loop, Site
+from .._ir.call import Call
+from .._ir.site import Loop, Site
 from .._jax import batching, control_flow
 from .feed import Depth, Nothing, Placed
 from .record import Record

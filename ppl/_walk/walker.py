@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._ir.call import read_call
 from .._ir.compound import Compound, compounds, read_compound
 from .._ir.fresh_key import keys_of
-from .._ir.site import read_call
 from .._ir.stage import P, Staged, T, stage, standing_for
 from .._jax import equations, primitives, source
 from .._jax.control_flow import (

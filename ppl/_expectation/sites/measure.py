@@ -12,8 +12,9 @@ from jax.lax import stop_gradient
 
 from ..._distributions.cut import gated
 from ..._distributions.law import law
+from ..._ir.call import Call, Operands, read_call
 from ..._ir.estimator import Estimator, Particles, check_estimator, default_estimator, scorable
-from ..._ir.site import Call, Operands, Site, read_call
+from ..._ir.site import Site
 from ..._jax import equations, identities
 from ..._jax.control_flow import bodies
 from ..._jax.leaves import Static

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._ir.site import read_call
+from ..._ir.call import read_call
 from ..._jax import equations
 from ..._jax.control_flow import Call, form
 from ..._jax.run import run
