@@ -158,7 +158,7 @@ class DifferentiatedSite(ProgramError, TypeError):
 
 
 class NonScalarObjective(ProgramError, TypeError):
-    """An objective returned something other than one real scalar."""
+    """An objective returned what is no real scalar; or several, where one is asked for."""
 
 
 class InvalidControlVariate(ProgramError, ValueError):

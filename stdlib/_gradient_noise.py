@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 import ppl
-from ppl.errors import InvalidSetting, NotTrainable
+from ppl.errors import InvalidSetting, NonScalarObjective, NotTrainable
 
 BATCHES = 16
 """Into at least so many parts are samples divided, for a standard error of their variance."""
@@ -88,11 +88,23 @@ def value_and_gradient(objective: Callable, rest: Any, allow_biased: bool = Fals
 
     def run(key: Any, trained: Any, *more: Any) -> tuple[jax.Array, Any]:
         def value(trained):
-            return estimate(key, eqx.combine(trained, rest), *more)
+            return one_scalar(estimate(key, eqx.combine(trained, rest), *more), objective)
 
         return jax.value_and_grad(value)(trained)
 
     return run
+
+
+def one_scalar(estimates: Any, objective: Callable) -> jax.Array:
+    """The estimates of an objective, which is to be one. Raises `NonScalarObjective`."""
+    if isinstance(estimates, jax.Array):
+        return estimates
+    name = getattr(objective, "__name__", type(objective).__name__)
+    raise NonScalarObjective(
+        f"There is a gradient to measure of one real scalar, and objective {name!r} returns "
+        f"{len(jax.tree.leaves(estimates))} in a {type(estimates).__name__}. Measure one of them: "
+        "lambda *args: objective(*args)[...]."
+    )
 
 
 def compiled(run: Callable, key: Any, trained: Any) -> Compiled:

@@ -94,6 +94,7 @@ LAYERS = [
     ["_expectation.elimination.forward"],
     ["_expectation.elimination.fold"],
     ["_expectation.elimination.eliminate"],
+    ["_expectation.estimands"],
     ["_expectation.expectation"],
     ["_expectation.inspect"],
     ["_expectation"],

@@ -1,23 +1,23 @@
 """`expectation`: from an objective program to an unbiased, differentiable estimator."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 
 from .._analysis.continuity import warn_jumps
-from .._ir.stage import P, Staged, keyed, program_name, stage, standing_for
+from .._ir.stage import P, Staged, keyed, stage, standing_for
 from .._jax import equations
 from .._meanings.seed import checked_key
 from .._walk.feed import Keys
 from .._walk.walker import expanded
-from ..errors import NonScalarObjective
-from .elimination.eliminate import eliminate
+from .elimination.eliminate import eliminate, eliminate_each
 from .elimination.perturbation import PERTURBATIONS
 from .elimination.plugin import baselines
 from .elimination.semiring import NUMBERS, Semiring, drawing
+from .estimands import count_estimands, with_scalars
 from .interpret.evaluate import evaluate
 from .interpret.evaluation import Evaluation
 from .interpret.scan import too_long
@@ -25,26 +25,47 @@ from .interpret.scope import Scope
 from .sites.ledger import Ledger
 from .terms.terms import Term, collapse, forget, terms_of
 from .values.expansion import fix
+from .values.value import union_sites
 
 Aux = TypeVar("Aux")
+Scalars = TypeVar("Scalars")
+Scalar = jax.Array | float
 
 
 @overload
 def expectation(
-    objective: Callable[P, Any], *, has_aux: Literal[False] = False, allow_biased: bool = False
+    objective: Callable[P, Scalar], *, has_aux: Literal[False] = False, allow_biased: bool = False
 ) -> Callable[Concatenate[Any, P], jax.Array]: ...
 
 
 @overload
 def expectation(
-    objective: Callable[P, tuple[Any, Aux]], *, has_aux: Literal[True], allow_biased: bool = False
+    objective: Callable[P, Scalars], *, has_aux: Literal[False] = False, allow_biased: bool = False
+) -> Callable[Concatenate[Any, P], Scalars]: ...
+
+
+@overload
+def expectation(
+    objective: Callable[P, tuple[Scalar, Aux]],
+    *,
+    has_aux: Literal[True],
+    allow_biased: bool = False,
 ) -> Callable[Concatenate[Any, P], tuple[jax.Array, Aux]]: ...
+
+
+@overload
+def expectation(
+    objective: Callable[P, tuple[Scalars, Aux]],
+    *,
+    has_aux: Literal[True],
+    allow_biased: bool = False,
+) -> Callable[Concatenate[Any, P], tuple[Scalars, Aux]]: ...
 
 
 def expectation(
     objective: Callable, *, has_aux: bool = False, allow_biased: bool = False
 ) -> Callable:
-    """An estimator of an objective's expectation: `(key, *args) -> scalar`.
+    """An estimator of an objective's expectation: `(key, *args) -> scalar`, or several.
 
     Estimand: E[objective(*args)], over all the random choices of the program. The estimate's mean
     is the estimand, and the mean of its derivative (by `jax.grad`, `jax.jvp`,
@@ -60,9 +81,16 @@ def expectation(
     that depend on it; sites of several particles are summed by variable elimination; with
     one-particle, reparameterised sites the result is what one would write by hand.
 
+    **Several estimands.** A pytree of real scalars (a dict, a tuple) is estimated entry by entry,
+    from one run: of each the estimate is the one it has alone, with the same draws. Scores meet the
+    entry's own costs. A baseline is taken off each entry that depends on its site and is learnt
+    from that entry's costs, so in the derivative of Σ λ_e · entry_e it approaches their mean
+    weighted by the λ_e; where these have both signs, sum up in the objective instead.
+
     **Arguments**
 
-    - `objective`: a program that returns one real scalar (`(scalar, aux)` with `has_aux`).
+    - `objective`: a program that returns one real scalar, or a pytree of them (`(scalars, aux)`
+      with `has_aux`).
     - `has_aux`: also return auxiliary output. It carries no derivative; where it depends on
       several particles it is their weighted mean, an unbiased estimate of its expectation.
     - `allow_biased`: allow estimators that say `unbiased = False`.
@@ -79,6 +107,12 @@ def expectation(
     ...     return (ppl.sample("x", dist.Bernoulli(p)) - 0.45) ** 2
     >>> estimate = ppl.expectation(cost)
     >>> value, grad = jax.value_and_grad(estimate, argnums=1)(jax.random.key(0), 0.3)
+    >>> def moments(p):
+    ...     x = 1.0 * ppl.sample("x", dist.Binomial(10, p))
+    ...     return {"mean": x, "square": x**2}
+    >>> gradients = jax.jacrev(ppl.expectation(moments), argnums=1)(jax.random.key(0), 0.3)
+    >>> sorted(gradients)
+    ['mean', 'square']
 
     ```
     """
@@ -101,20 +135,30 @@ def estimator(
     @keyed(objective)
     def estimate(key: Any, *args: Any, **kwargs: Any) -> Any:
         key = checked_key(key, "ppl.expectation(objective)")
-        program = functools.partial(_with_scalar, objective, has_aux)
+        program = functools.partial(with_scalars, objective, has_aux)
         staged = _staged(program, *args, **kwargs)
         warn_jumps(staged, *_with_floats(program, args, kwargs))
-        jaxpr, consts, rebuild, _ = staged
         plugins = (PERTURBATIONS, baselines(minimized))
-        sum_up = functools.partial(eliminate, ring=NUMBERS, plugins=plugins)
-        total, aux = _estimated(jaxpr, consts, key, Scope(allow_biased), sum_up)
-        total, aux = rebuild([total, *aux])
-        return (total, aux) if has_aux else total
+        sum_up = functools.partial(eliminate_each, ring=NUMBERS, plugins=plugins)
+        totals, aux = _estimated(staged, key, Scope(allow_biased), sum_up)
+        return (totals, aux) if has_aux else totals
 
     return estimate
 
 
-def log_expectation(objective: Callable[P, Any], *, draw: Any = None) -> Callable[P, jax.Array]:
+@overload
+def log_expectation(
+    objective: Callable[P, Scalar], *, draw: Any = None
+) -> Callable[P, jax.Array]: ...
+
+
+@overload
+def log_expectation(
+    objective: Callable[P, Scalars], *, draw: Any = None
+) -> Callable[P, Scalars]: ...
+
+
+def log_expectation(objective: Callable, *, draw: Any = None) -> Callable:
     """The logarithm of an expectation, exactly: `(*args) -> log E[exp(objective(*args))]`.
 
     Estimand: log E[exp f] over all the choices of the program, which are summed out: each site must
@@ -122,7 +166,8 @@ def log_expectation(objective: Callable[P, Any], *, draw: Any = None) -> Callabl
     derivatives of every order are exact. Sites are eliminated one by one, in logarithms; a chain of
     T states in `lax.scan` costs T·K² (the forward algorithm).
 
-    With a model's log likelihood as objective, it is the log marginal likelihood.
+    With a model's log likelihood as objective, it is the log marginal likelihood. Of a pytree of
+    scalars each entry gets its own, log E[exp entry], from one evaluation.
 
     **Arguments**
 
@@ -155,19 +200,16 @@ def log_expectation(objective: Callable[P, Any], *, draw: Any = None) -> Callabl
     return sum_exactly(objective, drawing(key))
 
 
-def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, jax.Array]:
+def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, Any]:
     """The total over all the choices of an objective, in a ring whose weights are logarithms."""
 
     @standing_for(objective)
-    def total(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
-        program = functools.partial(_with_scalar, objective, False)
-        jaxpr, consts, rebuild, _ = _staged(program, *args, **kwargs)
+    def totals(*args: P.args, **kwargs: P.kwargs) -> Any:
+        staged = _staged(functools.partial(with_scalars, objective, False), *args, **kwargs)
         scope, unread = Scope(all_exact=True), jax.random.key(0)
-        sum_up = functools.partial(eliminate, ring=ring)
-        value, aux = _estimated(jaxpr, consts, unread, scope, sum_up)
-        return rebuild([value, *aux])[0]
+        return _estimated(staged, unread, scope, functools.partial(eliminate_each, ring=ring))[0]
 
-    return total
+    return totals
 
 
 def _staged(program: Callable, *args: Any, **kwargs: Any) -> Staged:
@@ -176,41 +218,45 @@ def _staged(program: Callable, *args: Any, **kwargs: Any) -> Staged:
     return staged._replace(jaxpr=equations.pruned(staged.jaxpr))
 
 
-def _estimated(
-    jaxpr: Any, consts: Any, key: Any, scope: Scope, sum_up: Callable
-) -> tuple[Any, list]:
-    """The value and the auxiliary outputs.
+def _estimated(staged: Staged, key: Any, scope: Scope, sum_up: Callable) -> tuple[Any, Any]:
+    """The estimates of what a program is to estimate, and its auxiliary output.
+
+    All are made of one evaluation, over whose particles each estimand is summed up by itself.
 
     Loops whose steps mix in what comes after them have to be written out. One evaluation finds
     them all, and its numbers are thrown away; a second one has them written out.
     """
-    terms, rest, evaluation = evaluated(jaxpr, consts, key, scope)
+    jaxpr, consts, rebuild, _ = staged
+    estimands, rest, evaluation = evaluated(jaxpr, consts, key, scope, count_estimands(staged))
     if fixed := evaluation.ledger.in_mixed():
         evaluation.ledger.fix(fixed)
-        terms = [term._replace(val=fix(term.val, fixed)) for term in terms]
+        estimands = [[term._replace(val=fix(term.val, fixed)) for term in t] for t in estimands]
         rest = [fix(collapse(out, evaluation), fixed) for out in rest]
-    total = jnp.asarray(sum_up(terms, evaluation), jaxpr.outvars[0].aval.dtype)
+    dtypes = [var.aval.dtype for var in jaxpr.outvars]
+    found = zip(sum_up(estimands, evaluation), dtypes, strict=False)
+    totals = [jnp.asarray(total, dtype) for total, dtype in found]
     auxiliary = [_auxiliary(out, evaluation) for out in rest]
     mixed = evaluation.ledger.mixed
     if not mixed:
-        return total, auxiliary
+        return rebuild([*totals, *auxiliary])
     for loop in mixed.values():
         if id(loop.eqn) in scope.written_out:
             raise too_long(loop.eqn)
-    return _estimated(jaxpr, consts, key, scope.writing_out(mixed), sum_up)
+    return _estimated(staged, key, scope.writing_out(mixed), sum_up)
 
 
 def evaluated(
-    jaxpr: Any, consts: Any, key: Any, scope: Scope
-) -> tuple[list[Term], list[Any], Evaluation]:
-    """The terms of a program's first output, the other outputs, and the evaluation with its sites.
+    jaxpr: Any, consts: Any, key: Any, scope: Scope, count: int = 1
+) -> tuple[list[list[Term]], list[Any], Evaluation]:
+    """The terms of each of a program's first outputs, the other outputs, and the evaluation.
 
     What sites leave, and elimination sums up.
     """
     evaluation = Evaluation(evaluate, scope, Ledger())
-    wanted = [i == 0 for i in range(len(jaxpr.outvars))]
-    value, *rest = evaluate(jaxpr, consts, [], Keys(key), evaluation, wanted)
-    return [*terms_of(value), *_controls(evaluation)], rest, evaluation
+    wanted = [i < count for i in range(len(jaxpr.outvars))]
+    outs = evaluate(jaxpr, consts, [], Keys(key), evaluation, wanted)
+    estimands = [_with_controls(terms_of(value), evaluation) for value in outs[:count]]
+    return estimands, outs[count:], evaluation
 
 
 def _with_floats(program: Callable, args: tuple, kwargs: dict) -> tuple[Callable, list]:
@@ -231,18 +277,18 @@ def _is_real(leaf: Any) -> bool:
     return isinstance(leaf, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.inexact))
 
 
-def _controls(evaluation: Evaluation) -> list[Term]:
-    """The costs of estimators' own, which do not meet the weight of their own site.
+def _with_controls(terms: Sequence[Term], evaluation: Evaluation) -> list[Term]:
+    """The terms, and the costs of the estimators' own of the sites that they depend on.
 
-    In a loop they may depend on its earlier steps, whose weights are left out with it: given these,
-    the mean of a control is zero.
+    These do not meet the weight of their own site. In a loop they may depend on its earlier steps,
+    whose weights are left out with it: given these, the mean of a control is zero.
     """
-    terms = []
+    controls, read = [], union_sites(term.val for term in terms)
     for number, site in enumerate(evaluation.opened):
-        if site.control is not None:
+        if site.control is not None and read >> number & 1:
             term = Term(site.control, len(site.lane_sizes))
-            terms.append(term if site.axis else forget(term, [number]))
-    return terms
+            controls.append(term if site.axis else forget(term, [number]))
+    return [*terms, *controls]
 
 
 def _auxiliary(out: Any, evaluation: Evaluation) -> jax.Array:
@@ -252,42 +298,3 @@ def _auxiliary(out: Any, evaluation: Evaluation) -> jax.Array:
     array = jnp.asarray(out.array, jnp.result_type(out.array, jnp.float32))
     term = Term(out._replace(array=array))
     return jax.lax.stop_gradient(eliminate([term], evaluation, NUMBERS, [PERTURBATIONS]))
-
-
-def _with_scalar(objective: Callable, has_aux: bool, *args: Any, **kwargs: Any) -> Any:
-    out = objective(*args, **kwargs)
-    name = program_name(objective)
-    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
-        raise NonScalarObjective(
-            f"With has_aux=True, objective {name!r} must return (scalar, aux), "
-            f"got {type(out).__name__}."
-        )
-    value, aux = out if has_aux else (out, None)
-    if isinstance(value, bool | int | float):
-        value = float(value)
-    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", jnp.float32)
-    real = isinstance(value, float) or hasattr(value, "dtype")
-    if not real or shape != () or not jnp.issubdtype(dtype, jnp.floating):
-        raise NonScalarObjective(
-            f"Objective {name!r} must return one real scalar, got {_described(value)}. "
-            f"{_remedy(value, shape, dtype)}"
-        )
-    return jnp.asarray(value), aux
-
-
-def _described(value: Any) -> str:
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{jnp.dtype(value.dtype).name}{list(value.shape)}"
-    return f"a {type(value).__name__}"
-
-
-def _remedy(value: Any, shape: Any, dtype: Any) -> str:
-    if isinstance(value, tuple):
-        return "For a scalar with auxiliary output, write ppl.expectation(objective, has_aux=True)."
-    if shape:
-        return "Reduce it, for example with jnp.mean(...) or jnp.sum(...)."
-    if jnp.issubdtype(dtype, jnp.complexfloating) or isinstance(value, complex):
-        return "Return its real part, value.real, or the square of its size, jnp.abs(value) ** 2."
-    if hasattr(value, "dtype") and not jnp.issubdtype(dtype, jnp.floating):
-        return "Convert it: .astype(float)."
-    return "Return the value to be averaged."

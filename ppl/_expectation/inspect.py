@@ -31,5 +31,5 @@ def look_into(program: Callable, *args: Any) -> tuple[list[Operand], Evaluation]
     ```
     """
     jaxpr, consts, _, _ = stage(program, *args)
-    terms, rest, evaluation = evaluated(jaxpr, consts, jax.random.key(0), Scope())
+    (terms,), rest, evaluation = evaluated(jaxpr, consts, jax.random.key(0), Scope())
     return [Terms(terms), *rest], evaluation

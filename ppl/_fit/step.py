@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from .._expectation import estimator
+from .._ir.stage import program_name
+from ..errors import NonScalarObjective
 from .carried import inexact, updated_states
 
 
@@ -49,10 +51,11 @@ class Update(NamedTuple):
         def loss(trained, carried):
             params = eqx.combine(trained, carried, frozen)
             if self.num_samples == 1:
-                value = estimate(key, params, *batch)
+                value = one_scalar(estimate(key, params, *batch), objective)
             else:
                 keys = jax.random.split(key, self.num_samples)
-                value = jnp.mean(jax.vmap(lambda key: estimate(key, params, *batch))(keys))
+                values = jax.vmap(lambda key: estimate(key, params, *batch))(keys)
+                value = jnp.mean(one_scalar(values, objective))
             return -value if self.maximize else value
 
         return loss
@@ -88,6 +91,17 @@ class Update(NamedTuple):
             measured = Measured(*(jnp.where(good, x, jnp.nan) for x in measured))
         new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
         return new, measured
+
+
+def one_scalar(estimates: Any, objective: Callable) -> jax.Array:
+    """The estimates of an objective, which is to be one. Raises `NonScalarObjective`."""
+    if isinstance(estimates, jax.Array):
+        return estimates
+    raise NonScalarObjective(
+        f"ppl.fit trains by one real scalar, and objective {program_name(objective)!r} returns "
+        f"{len(jax.tree.leaves(estimates))} in a {type(estimates).__name__}. Return their sum, "
+        "each times its factor; ppl.expectation(objective)(key, params) estimates the parts."
+    )
 
 
 def value_and_gradient(loss: Callable, state: TrainState) -> tuple[jax.Array, tuple[Any, Any]]:

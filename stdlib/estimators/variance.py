@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 import ppl
 
+from .._gradient_noise import one_scalar
+
 
 def gradient_variance(objective: Callable[[Any, Any], jax.Array]) -> Callable[..., jax.Array]:
     """The variance of an objective's gradient estimate, up to a constant: minimise it to learn.
@@ -42,7 +44,8 @@ def gradient_variance(objective: Callable[[Any, Any], jax.Array]) -> Callable[..
 
     def squared_norm(key: jax.Array, params: Any, tuned: Any) -> jax.Array:
         params = jax.tree.map(_as_array, params, is_leaf=lambda x: isinstance(x, eqx.Module))
-        gradient = eqx.filter_grad(lambda params: estimate(key, params, tuned))(params)
+        one = lambda params: one_scalar(estimate(key, params, tuned), objective)  # noqa: E731
+        gradient = eqx.filter_grad(one)(params)
         return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient)), jnp.zeros(()))
 
     return squared_norm

@@ -323,8 +323,10 @@ ADVICE = {
     ),
     "NonScalarObjective": Advice(
         lambda: ppl.expectation(lambda: jnp.ones(3))(KEY),
-        lambda: ppl.expectation(lambda: jnp.mean(jnp.ones(3)))(KEY),
-        1.0,
+        lambda: sum(
+            ppl.expectation(lambda: {"a": jnp.ones(3)[0], "b": jnp.mean(jnp.ones(3))})(KEY).values()
+        ),
+        2.0,
     ),
     "NotTrainable": Advice(
         lambda: fit(lambda x: rise(x * 1.0), jnp.asarray(0)), lambda: fit(rise, 0.0).params, 3.0

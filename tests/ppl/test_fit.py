@@ -728,7 +728,12 @@ CASES = {
     "vector objective": (
         dict(objective=lambda x: 2 * x),
         errors.NonScalarObjective,
-        "must return one real scalar, got float32[2]. Reduce it",
+        "which is estimated; got float32[2]. Reduce it",
+    ),
+    "several objectives": (
+        dict(objective=lambda x: {"first": x[0], "second": x[1]}),
+        errors.NonScalarObjective,
+        "returns 2 in a dict. Return their sum, each times its factor",
     ),
     "unequal data": (
         dict(objective=with_batch, data={"x": np.zeros(3), "y": [np.zeros((4, 2))]}),

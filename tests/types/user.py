@@ -30,6 +30,14 @@ def with_loss(phi: dict[str, jax.Array]) -> tuple[jax.Array, int]:
     return objective(phi), 1
 
 
+def parts(phi: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {"first": objective(phi), "second": phi["m"]}
+
+
+def parts_with_loss(phi: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], int]:
+    return parts(phi), 1
+
+
 key = jax.random.key(0)
 phi = {"m": jnp.zeros(())}
 
@@ -39,6 +47,11 @@ reveal_type(ppl.scope(ppl.scale(model, 2.0), "a")(scale=2.0))  # Array
 reveal_type(ppl.marginal(model, "x", Exact())(2.0))  # dict[str, Any]
 reveal_type(ppl.expectation(objective)(key, phi))  # Array
 reveal_type(ppl.expectation(with_loss, has_aux=True)(key, phi))  # tuple[Array, int]
+reveal_type(ppl.expectation(parts)(key, phi))  # dict[str, Array]
+both = ppl.expectation(parts_with_loss, has_aux=True)(key, phi)
+reveal_type(both)  # tuple[dict[str, Array], int]
+reveal_type(ppl.log_expectation(objective)(phi))  # Array
+reveal_type(ppl.log_expectation(parts)(phi))  # dict[str, Array]
 result = ppl.fit(objective, phi, optax.adam(0.1), key=key, steps=1)
 reveal_type(result.params)  # dict[str, Array]
 

@@ -20,7 +20,7 @@ The examples read an evaluation's terms and sites.
 >>> def evaluation_of(objective, all_exact=False):
 ...     jaxpr, consts, *_ = stage(objective)
 ...     scope, key = Scope(all_exact=all_exact), jax.random.key(0)
-...     terms, _, evaluation = evaluated(jaxpr, consts, key, scope)
+...     (terms,), _, evaluation = evaluated(jaxpr, consts, key, scope)
 ...     return terms, evaluation
 >>> def shape(value):  # particle axes, then dimensions of the program
 ...     rank = len(value.axes)

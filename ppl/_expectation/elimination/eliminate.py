@@ -1,6 +1,7 @@
 """Variable elimination: sites are summed out one after the other, the last first."""
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -30,17 +31,30 @@ def eliminate(
     left depends on earlier sites alone, and is merged with the terms that do so already, so a chain
     of T sites costs T such steps (the tower property).
     """
-    evaluation, terms = evaluation.summing_out(), list(terms)
+    return eliminate_each([terms], evaluation, ring, plugins)[0]
+
+
+def eliminate_each(
+    estimands: Sequence[Iterable[Term]],
+    evaluation: Evaluation,
+    ring: Semiring,
+    plugins: Sequence[Plugin] = (),
+) -> list[jax.Array]:
+    """The total of the terms of each of several objectives, over the same particles.
+
+    Each is what it is alone. What does not depend on the terms is computed once: in a linear ring,
+    the rows of a chain.
+    """
+    evaluation = evaluation.summing_out()
     run = _Elimination(evaluation, ring, plugins)
-    for plugin in plugins:
-        terms = plugin.start(terms, evaluation)
-    remaining, count = Terms(terms), len(evaluation.opened)
+    remaining, count = [Terms(run.start(terms)) for terms in estimands], len(evaluation.opened)
     for block in reversed(_blocks(evaluation)):
-        here, others = remaining.split(block)
+        here, others = zip(*(terms.split(block) for terms in remaining), strict=True)
         # in a loop, weights depend on later sites of earlier steps, which are gone as well
-        left = (forget(term, range(block.start, count)) for term in run.leave(here, block))
-        remaining = Terms([*others, *left])
-    return functools.reduce(jnp.add, (term.val.array for term in remaining))
+        gone = range(block.start, count)
+        left = ([forget(term, gone) for term in terms] for terms in run.leave(here, block))
+        remaining = [Terms([*kept, *new]) for kept, new in zip(others, left, strict=True)]
+    return [functools.reduce(jnp.add, (term.val.array for term in terms)) for terms in remaining]
 
 
 def _blocks(evaluation: Evaluation) -> list[range]:
@@ -59,31 +73,42 @@ class _Elimination(NamedTuple):
     ring: Semiring
     plugins: Sequence[Plugin]
 
-    def leave(self, here: Sequence[Term], block: range) -> Iterable[Term]:
-        """What is left of the terms that depend on some sites.
+    def start(self, terms: Iterable[Term]) -> Sequence[Term]:
+        """The terms to begin with."""
+        terms = list(terms)
+        for plugin in self.plugins:
+            terms = plugin.start(terms, self.evaluation)
+        return terms
+
+    def leave(self, here: Sequence[Sequence[Term]], block: range) -> Sequence[Sequence[Term]]:
+        """What is left of the terms of each objective that depend on some sites.
 
         Where these turn out to be of a loop that has to be written out, the terms go on at its
         first particles, so that other such loops are found in the same evaluation.
         """
         try:
-            return list(self.sum_out(here, block))
+            return self.sum_out(here, block)
         except MixedSteps as found:
             ledger = self.evaluation.ledger
             ledger.mix(found.loop)
             fixed = {*block, *ledger.in_mixed()}
-            return [term._replace(val=fix(term.val, fixed)) for term in here]
+            return [[term._replace(val=fix(term.val, fixed)) for term in terms] for terms in here]
 
-    def sum_out(self, here: Sequence[Term], block: range) -> Iterable[Term]:
-        """The terms that depend on some sites, with these summed out."""
-        if not here and not self.ring.balanced:
-            here = [unit(block.start, self.evaluation, self.ring)]
-        if not here:
-            return []
+    def sum_out(self, here: Sequence[Sequence[Term]], block: range) -> Sequence[Sequence[Term]]:
+        """The terms of each objective that depend on some sites, with these summed out."""
+        if not self.ring.balanced:
+            one = unit(block.start, self.evaluation, self.ring)
+            here = [terms or [one] for terms in here]
         if block.start not in self.evaluation.chains:
-            return self._site(here, block.start)
-        if self.ring.linear:
-            here = self._own_steps(here, block)
-        return fold(here, block, self.evaluation, self.ring)
+            return [self._site(terms, block.start) for terms in here]
+        if not self.ring.linear:
+            return [self._fold(terms, block) for terms in here]
+        here = [self._own_steps(terms, block) for terms in here]
+        folded = iter(self._fold([term for terms in here for term in terms], block))
+        return [list(itertools.islice(folded, len(terms))) for terms in here]
+
+    def _fold(self, here: Sequence[Term], chain: range) -> Sequence[Term]:
+        return fold(here, chain, self.evaluation, self.ring) if here else []
 
     def _own_steps(self, here: Sequence[Term], chain: range) -> Sequence[Term]:
         """Terms over the particles of their own step, summed over these: the rest of a chain."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from ..interpret.evaluation import Evaluation
 from ..sites import baseline
 from ..terms.terms import Term
+from ..values.value import union_sites
 
 
 def _as_they_are(terms: Sequence[Term], evaluation: Evaluation) -> Sequence[Term]:
@@ -37,15 +38,16 @@ class Plugin(NamedTuple):
 def baselines(minimized: bool) -> Plugin:
     """Baselines that the objective gives, and those that are learnt from what they are taken off.
 
-    They are learnt as the estimate is maximised, or `minimized`.
+    An objective takes off those of the sites that it depends on, each learnt from its own costs, as
+    the estimate is maximised, or `minimized`.
     """
 
     def start(terms, evaluation):
-        opened = enumerate(evaluation.opened)
+        opened, read = enumerate(evaluation.opened), union_sites(term.val for term in terms)
         given = [
             baseline.give(site.given, number, evaluation)
             for number, site in opened
-            if site.given is not None
+            if site.given is not None and read >> number & 1
         ]
         return [*terms, *given]
 
