@@ -125,7 +125,10 @@ def rows_of(costs: Value, chain: Chain) -> tuple[Value, Value]:
 
     Where terms are factors, those of the steps are `costs`, and only the last row is read.
     """
-    laid = layout([costs, *chain.weights.values()], chain.kept, chain.sites)
+    vals = [costs, *chain.weights.values()]
+    if any(_changes_by_step(axis, val, chain) for val in vals for axis in val.axes):
+        raise MixedSteps(chain.loop)
+    laid = layout(vals, chain.kept, chain.sites)
     row, pieces, ring = laid.start(chain.ring), [], chain.ring
     for part in _parts(chain):
         matrices = _matrices(costs, part, laid, chain)
@@ -139,12 +142,23 @@ def rows_of(costs: Value, chain: Chain) -> tuple[Value, Value]:
         over = numbers, matrices.own
         row, before = jax.lax.scan(advance, row, over, reverse=chain.loop.reverse)
         pieces.append(before)
-    deps = join([deps_of(val) for val in (costs, *chain.weights.values())])
+    deps = join([deps_of(val) for val in vals])
     last = laid.named(row, LAST, move(deps, lambda d: d - 1 if d else None))
     if not ring.linear:
         return last, last
     before = jnp.concatenate(pieces[::-1] if chain.loop.reverse else pieces)
     return laid.named(before, BEFORE, deps, lead=1), last
+
+
+def _changes_by_step(axis: Axis, val: Value, chain: Chain) -> bool:
+    """Whether an axis has other particles at each step, those of a site outside of the loop.
+
+    A row is over the states of one step of the loop alone: where it goes on over such an axis too,
+    particles of different steps of that site would be taken for the same.
+    """
+    if axis.site in chain.sites:
+        return False
+    return any(a is not None and a.dim == 0 for a in val.relations.get(axis.site, ()))
 
 
 class _Matrices(NamedTuple):
