@@ -1,5 +1,6 @@
 """`control_variate`: a baseline for a site's score, given where it can be computed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from .address import parse
 from .site import user_location
 
 
-def control_variate(address: str, value: Any) -> None:
+def control_variate(address: str | Sequence[str], value: Any) -> None:
     """Subtracts a baseline from what multiplies the score of the site at `address`.
 
     To be called inside an objective, anywhere. The estimate gets one more cost, -value·(w - 1),
@@ -21,15 +22,16 @@ def control_variate(address: str, value: Any) -> None:
     **Arguments**
 
     - `address`: of a site with one particle and a score (`ppl.ScoreFunction()`), as the objective
-      sees it.
+      sees it. Of several addresses, those that have a score get the baseline, and the others stay
+      as they are: for code that does not know which estimators its sites will be given.
     - `value`: a scalar, or an array with the site's first lane dimensions (its vmaps, outermost
       first, then its batch shape). It must not depend on the site's own choice: lane by lane, for a
       site in `vmap` (values computed from the other lanes are what VIMCO subtracts).
 
-    **Raises** `InvalidControlVariate` where there is no such site, the site has no score, shapes do
-    not fit, or `value` depends on the choice itself, or cannot be seen not to. It is followed
-    through leave-one-out sums (`jnp.sum(x) - x`), shifts, constant masks and lookups (of very many
-    lanes, for some of them).
+    **Raises** `InvalidControlVariate` where there is no such site, the site (or each of several)
+    has no score, shapes do not fit, or `value` depends on the choice itself, or cannot be seen not
+    to. It is followed through leave-one-out sums (`jnp.sum(x) - x`), shifts, constant masks and
+    lookups (of very many lanes, for some of them).
 
     Outside `ppl.expectation` it means nothing. Sources: Williams 1992; Mnih & Rezende 2016.
 
@@ -46,6 +48,9 @@ def control_variate(address: str, value: Any) -> None:
 
     ```
     """
+    addresses = [address] if isinstance(address, str) else address
     primitives.control_variate_p.bind(
-        jnp.asarray(value, float), path=parse(address), where=user_location()
+        jnp.asarray(value, float),
+        paths=tuple(map(parse, addresses)),
+        where=user_location(above_stdlib=True),
     )

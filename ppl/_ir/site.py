@@ -117,12 +117,15 @@ class Site:
         return any(mine[cond] != theirs[cond] for cond in mine.keys() & theirs.keys())
 
 
-def user_location() -> str:
-    """The innermost line of the user's own code, as `file:line (function)`."""
+def user_location(above_stdlib: bool = False) -> str:
+    """The innermost line of the user's own code, as `file:line (function)`.
+
+    The standard library counts as the user's own, unless a line `above_stdlib` is asked for.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not source.is_library(name):
+        if not (source.is_library(name) or (above_stdlib and source.is_stdlib(name))):
             return f"{name}:{frame.f_lineno} ({frame.f_code.co_name})"
         frame = frame.f_back
     return "an unknown line"

@@ -79,15 +79,15 @@ control_variate_p.multiple_results = True
 
 
 @control_variate_p.def_effectful_abstract_eval
-def _control_variate_abstract_eval(value, *, path, where):
+def _control_variate_abstract_eval(value, *, paths, where):
     return [], {SampleEffect()}
 
 
-def _control_variate_batching_rule(axis_data, operands, dims, *, path, where):
+def _control_variate_batching_rule(axis_data, operands, dims, *, paths, where):
     (value,), (dim,) = operands, dims
     if dim is None:
         value, dim = jax.numpy.broadcast_to(value, (axis_data.size, *value.shape)), 0
-    return control_variate_p.bind(jax.numpy.moveaxis(value, dim, 0), path=path, where=where), []
+    return control_variate_p.bind(jax.numpy.moveaxis(value, dim, 0), paths=paths, where=where), []
 
 
 # outside `expectation` there is no score, so it means nothing

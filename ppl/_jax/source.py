@@ -19,7 +19,7 @@ def source_line(eqn: Any) -> str:
     """Where in the user's files an equation comes from."""
     frames = _frames(eqn)
     outside = [f for f in frames if not is_library(f.file_name)]
-    users = [f for f in outside if not f.file_name.startswith(_STDLIB)] or outside or frames
+    users = [f for f in outside if not is_stdlib(f.file_name)] or outside or frames
     if not users:
         return "an unknown line"
     return f"{users[0].file_name}:{users[0].start_line} ({users[0].function_name})"
@@ -41,6 +41,11 @@ def is_call_of_jax(eqn: Any) -> bool:
     found = form(eqn)
     info = getattr(found.body.jaxpr, "debug_info", None) if isinstance(found, Call) else None
     return _PARTS[0] in (getattr(info, "func_src_info", None) or "")
+
+
+def is_stdlib(file: str) -> bool:
+    """Whether a file is one of the standard library's."""
+    return file.startswith(_STDLIB)
 
 
 def written_by_user(eqn: Any) -> bool:

@@ -145,8 +145,9 @@ def _compound(eqn, operands, meaning, feed):
 
 def _control_variate(eqn, operands, meaning, feed):
     prefix = feed.path if isinstance(feed, Prefix) else ()
-    path, where = prefix + eqn.params["path"], eqn.params["where"]
-    return primitives.control_variate_p.bind(*operands, path=path, where=where), Record()
+    paths = tuple(prefix + path for path in eqn.params["paths"])
+    where = eqn.params["where"]
+    return primitives.control_variate_p.bind(*operands, paths=paths, where=where), Record()
 
 
 def _fresh_key(eqn, operands, meaning, feed):

@@ -59,15 +59,16 @@ def iwelbo(
     - `"vimco"`: each particle's score meets the objective less what it would be without that
       particle, its weight replaced by the geometric mean of the others'. Unbiased, whatever the
       estimators; of a variance well below that of the plain score (Mnih & Rezende 2016). It is for
-      the sites of integer choices, which must have `ppl.ScoreFunction`, their default; real
-      choices are left as they are. Needs two particles.
+      the sites that have a score: `ppl.ScoreFunction`, the default of integer choices, at choices
+      of any kind. Those of other estimators, such as reparameterised ones, are left as they are.
+      Needs two particles.
     - `"sticking-the-landing"`: without the derivative of log q at fixed z_k. Biased for K > 1, so
       it takes `allow_biased=True`; its variance is zero at the posterior.
 
     **Raises** `ppl.errors.InvalidSetting` for another `gradient`, or one that does not go with the
     number of particles or with the guide; `UnsuitableEstimator` where a choice of the guide cannot
-    be reparameterised; `BiasedEstimator`; in `ppl.expectation`, `InvalidControlVariate` where
-    an integer site has no score.
+    be reparameterised; `BiasedEstimator`; in `ppl.expectation`, `InvalidControlVariate` where no
+    site has the score that `"vimco"` asks for.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -141,15 +142,7 @@ def _vimco(
         return q.choices, log_density(joint, q.choices) - q.log_density
 
     choices, log_weights = jax.vmap(drawn)(particles)
-    flat = flatten_choices(choices)
-    addresses = [a for a, z in flat.items() if not jnp.issubdtype(z.dtype, jnp.inexact)]
-    if not addresses:
-        raise InvalidSetting(
-            f"gradient={VIMCO!r} is for guides of integer choices, and this one has none. Write "
-            f"gradient={DOUBLY_REPARAMETERIZED!r}, or gradient={TOTAL!r}."
-        )
-    for address in addresses:
-        control_variate(address, _bounds_without(log_weights))
+    control_variate(tuple(flatten_choices(choices)), _bounds_without(log_weights))
     return log_weights
 
 

@@ -407,6 +407,27 @@ def test_control_variate_that_depends_on_another_site_in_a_vmap_and_a_scan():
     np.testing.assert_allclose(slope, jnp.sum(expected, -1), rtol=1e-4, atol=1e-5)
 
 
+def test_control_variate_of_several_addresses():
+    """Those that have a score get it: the same as for each of them."""
+
+    def program(addresses, logits):
+        sample("r", dist.Normal(logits, 1.0))
+        y = sample("y", dist.Bernoulli(logits=logits[0]), Enumerate())
+        z = sample("z", dist.Bernoulli(logits=logits), ScoreFunction())
+        x = sample("x", dist.Bernoulli(logits=logits + y), ScoreFunction())
+        for address in addresses:
+            ppl.control_variate(address, jnp.arange(3.0))
+        return mixing(1.0 * x) * y + mixing(1.0 * z)
+
+    many, one_by_one = [("y", "x", "z", "none", "r")], ["x", "z"]
+    gradients = [
+        jax.grad(ppl.expectation(partial(program, addresses)), argnums=1)
+        for addresses in (many, one_by_one)
+    ]
+    together, apart = jax.jit(lambda: [gradient(KEY, LOGITS) for gradient in gradients])()
+    np.testing.assert_allclose(together, apart, rtol=1e-5)
+
+
 def test_control_variate_means_nothing_elsewhere():
     program = lambda: controlled(0.8)(LOGITS)[1]
     x = ppl.seed(program)(KEY)
@@ -438,13 +459,14 @@ def first(program):
     "program, words",
     [
         (first(controlled(0.8, "y")), ["'y'", "no site", "x", "test_combining.py"]),
+        (first(controlled(0.8, ("x", "y"), Enumerate())), ["['x', 'y']", "one of these", "x."]),
         (first(controlled(jnp.zeros(2))), ["shape (2,)", "(3,)"]),
         (first(controlled(lambda x: x)), ["depends on the site's own choice"]),
         (first(controlled(0.8, estimator=Enumerate())), ["several particles"]),
         (in_a_loop, ["inside a loop", "after it"]),
         (twice, ["has one already"]),
     ],
-    ids=["address", "shape", "own", "enumerated", "loop", "twice"],
+    ids=["address", "addresses", "shape", "own", "enumerated", "loop", "twice"],
 )
 def test_control_variate_errors(program, words):
     with pytest.raises(errors.InvalidControlVariate) as failure:

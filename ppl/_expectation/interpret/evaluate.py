@@ -56,9 +56,7 @@ def evaluate(
             return apply_equation(eqn, vals, evaluation)
         feed = next(feeds)
         if equations.kind(eqn) == "control_variate":
-            return control_variate(
-                eqn, vals, Environment(jaxpr, env, eqn.params["path"]), evaluation
-            )
+            return control_variate(eqn, vals, Environment(jaxpr, env), evaluation)
         rule = rule_of(eqn, RULES)
         if rule is None:
             raise unsupported(eqn, next(placed_sites(eqn), None))

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from ..._ir.address import render
+from ..._ir.address import Path, render
 from ..._ir.site import Loop
 from ...errors import InvalidControlVariate
 from ..interpret.evaluation import Evaluation
@@ -20,21 +20,14 @@ def control_variate(
     eqn: Any, vals: Sequence[Value], env: Environment, evaluation: Evaluation
 ) -> list[Value]:
     """Notes the baseline with its site; `env` is what is known of what it is computed from."""
-    (value,), path, where = vals, eqn.params["path"], eqn.params["where"]
-    named = f"ppl.control_variate({render(path)!r}, ...) at {where}"
+    (value,), paths, where = vals, eqn.params["paths"], eqn.params["where"]
+    named = f"ppl.control_variate({_addresses(paths)}, ...) at {where}"
     if evaluation.ledger.outer is not None:
         raise InvalidControlVariate(
             f"{named} is inside a loop, a branch or a checkpoint. Return its value from there "
             "(stacked, for a loop) and call ppl.control_variate after it."
         )
-    places = [i for i, o in enumerate(evaluation.opened) if o.site and o.site.path == path]
-    if not places:
-        known = ", ".join(sorted({o.site.address for o in evaluation.opened if o.site})) or "none"
-        raise InvalidControlVariate(
-            f"{named}: no site with a score has this address so far. Sites with weights: {known}. "
-            "Call it after the site, with the address that the objective sees."
-        )
-    for number in places:
+    for number in _scored(paths, evaluation, named):
         opened = evaluation.opened[number]
         _check(value, opened, named)
         if value.sites >> number & 1:
@@ -43,8 +36,34 @@ def control_variate(
     return []
 
 
+def _addresses(paths: Sequence[Path]) -> str:
+    addresses = [render(path) for path in paths]
+    return repr(addresses[0] if len(addresses) == 1 else addresses)
+
+
+def _scored(paths: Sequence[Path], evaluation: Evaluation, named: str) -> list[int]:
+    """The sites with a score that are meant: of one address all, which must have it."""
+    opened = list(enumerate(evaluation.opened))
+    places = [number for number, site in opened if site.site and site.site.path in paths]
+    if len(paths) != 1:
+        places = [number for number in places if _has_score(evaluation.opened[number])]
+    if places:
+        return places
+    known = ", ".join(sorted({site.site.address for _, site in opened if site.site})) or "none"
+    which = "this address" if len(paths) == 1 else "one of these addresses"
+    raise InvalidControlVariate(
+        f"{named}: no site with a score has {which} so far. Sites with weights: {known}. "
+        "Call it after the site, with the address that the objective sees; give the site "
+        "ppl.ScoreFunction(), or leave out the control variate, or the option that asks for it."
+    )
+
+
+def _has_score(opened: WeightedSite) -> bool:
+    return not (opened.axis or opened.perturbed)
+
+
 def _check(value: Value, opened: WeightedSite, named: str) -> None:
-    if opened.axis or opened.perturbed:
+    if not _has_score(opened):
         raise InvalidControlVariate(
             f"{named}: the site has several particles, and no score to subtract from. Give it "
             "ppl.ScoreFunction(), or leave the control variate out."
@@ -65,9 +84,10 @@ def _check(value: Value, opened: WeightedSite, named: str) -> None:
 def _check_own_lane(
     eqn: Any, value: Value, env: Environment, number: int, opened: WeightedSite, named: str
 ) -> None:
-    shape = event_shape(value)
+    shape, site = event_shape(value), opened.site
+    assert site is not None
     places = _written_order(opened)[: len(shape)]
-    if reads_own_lane(eqn.invars[0], env, number, places, shape):
+    if reads_own_lane(eqn.invars[0], env, number, site.path, places, shape):
         raise InvalidControlVariate(
             f"{named}: the value depends on the site's own choice (or cannot be seen not to), so "
             "its mean is not zero. Compute it from what comes before the site or, lane by lane, "

@@ -26,22 +26,26 @@ _SMALL = 10_000
 
 
 class Environment(NamedTuple):
-    """The values that have been made so far of a jaxpr, by variable; `path` is the site's."""
+    """The values that have been made so far of a jaxpr, by variable."""
 
     jaxpr: Any
     vals: Mapping[Any, Any]
-    path: Any
 
 
 def reads_own_lane(
-    atom: Any, env: Environment, number: int, places: Sequence[int], shape: tuple[int, ...]
+    atom: Any,
+    env: Environment,
+    number: int,
+    path: Any,
+    places: Sequence[int],
+    shape: tuple[int, ...],
 ) -> bool:
-    """Whether elements of a variable read their own lane of a site.
+    """Whether elements of a variable read their own lane of a site, which has this path.
 
     Dimension i of the variable, of this shape, runs along the site's lane dimension `places[i]`.
     """
     settled = functools.partial(_settled, env, number, places, shape)
-    eqns = _needed(env.jaxpr, atom, settled, env.path)
+    eqns = _needed(env.jaxpr, atom, settled, path)
     largest = max([math.prod(v.aval.shape) for eqn in eqns for v in eqn.outvars], default=1)
     count = math.prod(shape)
     few = np.linspace(0, count - 1, min(count, max(8, _AT_ONCE // max(largest, 1))))
