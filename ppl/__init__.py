@@ -12,6 +12,7 @@ from ._ir.estimator import Reparameterized, ScoreFunction
 from ._ir.fresh_key import fresh_key
 from ._ir.sample import sample
 from ._ir.state import State
+from ._meanings.counterfactual import counterfactual
 from ._meanings.rewrite import (
     bounded,
     condition,
@@ -45,6 +46,7 @@ __all__ = [
     "bounded",
     "condition",
     "control_variate",
+    "counterfactual",
     "errors",
     "expectation",
     "extend",

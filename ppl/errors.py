@@ -38,6 +38,7 @@ __all__ = [
     "SiteFailure",
     "SupportMismatch",
     "TooManyJointStates",
+    "UncoupledSite",
     "UndrawableSite",
     "UnknownAddress",
     "UnmatchedPattern",
@@ -101,6 +102,10 @@ class ChoiceShapeError(ProgramError, ValueError):
 
 class ChoiceTypeError(ProgramError, TypeError):
     """A choice or an observation has a dtype that its site cannot take."""
+
+
+class UncoupledSite(ProgramError, TypeError):
+    """A change reaches a site whose distribution does not say how its value follows from noise."""
 
 
 class UndrawableSite(ProgramError, NotImplementedError):

@@ -7,11 +7,10 @@ the third, and with the second a lower one. What reads one density twice, as a M
 or a power of it, needs the first.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from .._jax import equations
-from .._jax.control_flow import bodies
+from .._ir.fresh_key import fresh_keys
 from ..errors import EstimatedDensity
 
 Law = Literal["exact", "weight", "log"] | None
@@ -66,18 +65,9 @@ def _remedy(law: str | None, laws: Collection[Law]) -> str:
 
 def check_deterministic(jaxpr: Any, by: str) -> None:
     """Raises `EstimatedDensity` where a program draws from a fresh key: its density is random."""
-    for eqn in _fresh_keys(jaxpr):
+    for eqn in fresh_keys(jaxpr):
         raise EstimatedDensity(
             f"{by} needs w = p of its density, which is another one in each run, as the program "
             f"draws from ppl.fresh_key() at {eqn.params['where']}. Draw that noise by ppl.sample, "
             "so that it is a choice like the others."
         )
-
-
-def _fresh_keys(jaxpr: Any) -> Iterator[Any]:
-    for eqn in filter(equations.has_sites, jaxpr.eqns):
-        if equations.kind(eqn) == "fresh_key":
-            yield eqn
-        inside = eqn.params["bodies"] if equations.kind(eqn) == "compound" else bodies(eqn)
-        for body in inside:
-            yield from _fresh_keys(body)

@@ -228,7 +228,7 @@ def _drawn(program: Callable) -> dict[Path, Any]:
 
     staged = stage(program)
     sites = walk(staged.jaxpr, staged.consts, [], meaning, Nothing())[1].sites
-    return {path: site.value for path, site in sites.items()}
+    return {path: site.value for path, site in sites.items() if not site.observed}
 
 
 def _free_sites(staged: Staged) -> dict[Path, Placed]:

@@ -64,6 +64,12 @@ class Call(NamedTuple):
         )
         return self._replace(operands=operands, mapped=mapped)
 
+    def flagged(self, flags: Any) -> "Call":
+        """Adds a flag of each lane to `active`."""
+        operands = self.operands._replace(active=(*self.operands.active, flags))
+        mapped = tuple(axis._replace(active=(*axis.active, True)) for axis in self.mapped)
+        return self._replace(operands=operands, mapped=mapped)
+
     def over_lanes(self, fn: Callable, *extra: Any, out_axes: Any = 0) -> Any:
         """`fn(operands, *extra)` for each lane; the extras have the leading lane dimensions."""
         leaves, static, treedef = partition(self.operands)

@@ -1,8 +1,12 @@
 """`fresh_key`: a PRNG key of the run, inside a program."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 
-from .._jax import primitives
+from .._jax import equations, primitives
+from .._jax.control_flow import bodies
 from .foreign import refuse_handlers
 from .site import user_location
 
@@ -56,3 +60,13 @@ def keys_of(key: jax.Array, lanes: tuple[int, ...], impl: str) -> jax.Array:
         data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl)))
         key = jax.random.wrap_key_data(jax.random.bits(key, data.shape, data.dtype), impl=impl)
     return jax.random.split(key, lanes) if lanes else key
+
+
+def fresh_keys(jaxpr: Any) -> Iterator[Any]:
+    """The `fresh_key` equations of a jaxpr, those in its control flow and sites included."""
+    for eqn in filter(equations.has_sites, jaxpr.eqns):
+        if equations.kind(eqn) == "fresh_key":
+            yield eqn
+        inside = eqn.params["bodies"] if equations.kind(eqn) == "compound" else bodies(eqn)
+        for body in inside:
+            yield from fresh_keys(body)

@@ -179,13 +179,14 @@ def intervene(program: Callable[P, T], choices: Mapping[str, Any]) -> Callable[P
             replaced = not feed.values.keys().isdisjoint(call.paths) and given.is_observed
             return given.data() if replaced else call.bind(), Record()
         if call.site.path in feed.values:
-            return _constant(call.site, feed.values[call.site.path]), Record()
+            return constant(call.site, feed.values[call.site.path]), Record()
         return call.bind(), Record()
 
     return rewritten(program, meaning, _given(choices))
 
 
-def _constant(site: Site, value: Any) -> Any:
+def constant(site: Site, value: Any) -> Any:
+    """A value in place of a site, which has to be of the site's dtype."""
     if value.dtype != site.out.dtype:
         raise ChoiceTypeError(
             f"The choice for {site.address!r} has dtype {value.dtype} and is traced or missing, "

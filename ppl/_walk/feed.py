@@ -1,12 +1,12 @@
 """Feeds: what an interpretation hands down to the sites of a program, body by body.
 
 A feed is a pytree, so that its parts can be scanned over. `Nothing` hands down nothing, `Prefix` a
-path, `Keys` a fresh PRNG key to each site, `Choices` values looked up by address, `Depth` the
-number of loops.
+path, `Keys` a fresh PRNG key to each site, `Choices` values looked up by address, `Shared` what
+another run of the program did, `Depth` the number of loops.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -37,6 +37,11 @@ class Placed(NamedTuple):
 
 class Feed(eqx.Module):
     """The interface."""
+
+    @property
+    def noise(self) -> jax.Array | None:
+        """The key of what draws in place (`fresh_key`); None where that is emitted again."""
+        return None
 
     @abc.abstractmethod
     def split(self, count: int) -> Sequence["Feed"]:
@@ -75,6 +80,10 @@ class Keys(Feed):
 
     key: jax.Array
 
+    @property
+    def noise(self):
+        return self.key
+
     def split(self, count):
         if count == 1:
             return [self]
@@ -97,14 +106,7 @@ class Choices(Feed):
         return [self] * count
 
     def steps(self, body, length):
-        places = {placed.path: placed for placed in body}
-        return Choices(
-            {
-                path: jnp.moveaxis(value, _loop_axis(places[path]), 0)
-                for path, value in self.values.items()
-                if path in places
-            }
-        )
+        return Choices(_by_step(self.values, body))
 
     def iterate(self, body):
         for placed in body:
@@ -115,6 +117,41 @@ class Choices(Feed):
                     "Use lax.scan or lax.fori_loop with a fixed number of steps."
                 )
         return self, self
+
+
+class Shared(Feed):
+    """Hands each site its record in another run of the program, or a value in its place.
+
+    `keys` hands down the other run's keys, where the program draws from keys of its own.
+    """
+
+    values: dict[Path, jax.Array]
+    records: dict[Path, Any]
+    keys: Feed
+
+    @property
+    def noise(self):
+        return self.keys.noise
+
+    def split(self, count):
+        return [self._with(keys) for keys in self.keys.split(count)]
+
+    def steps(self, body, length):
+        values, records = _by_step(self.values, body), _by_step(self.records, body)
+        return Shared(values, records, self.keys.steps(body, length))
+
+    def iterate(self, body):
+        for placed in body:
+            raise UnsupportedControlFlow(
+                f"Site {placed.site.address!r} at {placed.site.where} is inside a while_loop, "
+                "which has no fixed number of steps, so the noise of one run cannot be handed to "
+                "another. Use lax.scan or lax.fori_loop with a fixed number of steps."
+            )
+        now, later = self.keys.iterate(body)
+        return self._with(now), self._with(later)
+
+    def _with(self, keys: Feed) -> "Shared":
+        return Shared(self.values, self.records, keys)
 
 
 class Depth(Feed):
@@ -133,5 +170,11 @@ class Depth(Feed):
         return deeper, self
 
 
-def _loop_axis(placed: Placed) -> int:
-    return placed.site.loop_position(placed.depth + 1)
+def _by_step(things: Mapping[Path, Any], body: Sequence[Placed]) -> dict[Path, Any]:
+    """What is handed to the sites of a loop's body, with the axis of its steps in front."""
+    axes = {placed.path: placed.site.loop_position(placed.depth + 1) for placed in body}
+    return {
+        path: jax.tree.map(lambda x, axis=axes[path]: jnp.moveaxis(x, axis, 0), thing)
+        for path, thing in things.items()
+        if path in axes
+    }

@@ -143,16 +143,24 @@ class SiteRecord:
 
 
 def values_of(call: Call | Compound, values: Sequence[Any]) -> dict[Path, SiteRecord]:
-    """Records of the values alone, by path; an address with data has none."""
+    """Records of the values alone, by path."""
     if isinstance(call, Compound):
         sites, observed = call.sites, [data is not None for data in call.observed]
     else:
         sites, observed = [call.site], [call.operands.obs is not None]
     return {
-        site.path: SiteRecord(value, _valid=call.reached(), _dims=len(site.out.shape))
+        site.path: SiteRecord(
+            value, _valid=call.reached(), observed=has_data, _dims=len(site.out.shape)
+        )
         for site, value, has_data in zip(sites, values, observed, strict=True)
-        if not has_data
+        if site.path
     }
+
+
+def drawn_of(call: Call, value: Any) -> dict[Path, SiteRecord]:
+    """The record of a site's value and of what it is drawn from, without a density, by path."""
+    (record,) = values_of(call, [value]).values()
+    return {call.site.path: dataclasses.replace(record, _parts=call.over_lanes(_parts))}
 
 
 def record_of(call: Call, given: Any) -> tuple[dict[Path, SiteRecord], jax.Array]:

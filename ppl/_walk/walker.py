@@ -34,7 +34,7 @@ from .._jax.control_flow import (
 )
 from .._jax.run import run
 from ..errors import CustomRuleIgnored, UnsupportedControlFlow
-from .feed import Feed, Keys, Nothing, Placed, Prefix
+from .feed import Feed, Nothing, Placed, Prefix
 from .record import Record, aligned, joined
 
 Meaning = Callable[[Any, Any], tuple[Any, Record]]
@@ -151,8 +151,8 @@ def _control_variate(eqn, operands, meaning, feed):
 
 
 def _fresh_key(eqn, operands, meaning, feed):
-    if isinstance(feed, Keys):
-        return [keys_of(feed.key, eqn.params["lanes"], eqn.params["impl"])], Record()
+    if feed.noise is not None:
+        return [keys_of(feed.noise, eqn.params["lanes"], eqn.params["impl"])], Record()
     return equations.bind(eqn, operands), Record()
 
 

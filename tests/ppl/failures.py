@@ -88,6 +88,12 @@ ALLOWED = ["'x'", "SITE", "cannot contain sites", "scan", "move the sample out"]
 PREDICATE = ["'x'", "SITE", "predicate of a while_loop", "in the body", "carry"]
 LOOPED = ["'x'", "SITE", "while_loop", "lax.scan", "fixed number of steps"]
 slope = lambda f: lambda: jax.grad(ppl.expectation(f), argnums=1)(KEY, 0.1)
+
+
+def poissons():
+    return sample("n", dist.Poisson(jnp.exp(sample("x", NORMAL))))
+
+
 CONTROL = [
     (run(in_predicate), e.UnsupportedControlFlow, PREDICATE),
     (estimated(in_predicate), e.UnsupportedControlFlow, PREDICATE),
@@ -97,6 +103,10 @@ CONTROL = [
     (scored({"x": 0.0}, in_linear_solve), e.UnsupportedControlFlow, ALLOWED),
     (run(in_reduce), e.UnsupportedControlFlow, ["'reduce'", *ALLOWED]),
     (scored({"x": 0.0}, in_reduce), e.UnsupportedControlFlow, ["'reduce'", *ALLOWED]),
+    (run(ppl.counterfactual(poissons, {"x": 1.0})), e.UncoupledSite,
+     ["'n'", "SITE", "Poisson", "ppl.counterfactual", "its support is not finite", '"u"', "`cdf`"]),
+    (run(ppl.counterfactual(in_while, {})), e.UnsupportedControlFlow,
+     ["'x'", "SITE", "while_loop", "another", "lax.scan"]),
     (scored({}, in_predicate), e.UnsupportedControlFlow, LOOPED),
     (scored({}, in_while), e.UnsupportedControlFlow, LOOPED),
     (scored({"x": 1}, in_while), e.UnsupportedControlFlow, LOOPED),

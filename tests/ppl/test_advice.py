@@ -68,6 +68,15 @@ def factored():
     sample("f", dist.Unit(3.0), obs=jnp.zeros(0))
 
 
+def counts():
+    return sample("y", dist.Poisson(jnp.exp(one())))
+
+
+def noisy():
+    u = sample("u", dist.Uniform(0.0, 1.0), obs=0.5)
+    return dist.Gumbel(one(), 2.0).icdf(u)
+
+
 def positive():
     sample("x", dist.LogNormal(0.0, 1.0))
 
@@ -376,6 +385,11 @@ ADVICE = {
         lambda: ppl.expectation(neighbours)(KEY, 0.3),
         lambda: ppl.expectation(neighbours_in_a_loop)(KEY, 0.3),
         29 * 0.09,
+    ),
+    "UncoupledSite": Advice(
+        seeded(lambda: ppl.counterfactual(counts, {"x": 0.3})()[1]),
+        seeded(lambda: ppl.counterfactual(noisy, {"x": 0.3})()[1]),
+        0.3 - 2.0 * np.log(np.log(2.0)),
     ),
     "UndrawableSite": Advice(
         seeded(lambda: sample("x", FLAT)), scored(lambda: sample("x", FLAT), {"x": 0.5}), 0.0
