@@ -18,6 +18,7 @@ __all__ = [
     "InvalidData",
     "InvalidDistribution",
     "InvalidKey",
+    "InvalidMask",
     "InvalidObjective",
     "InvalidOptimizer",
     "InvalidSetting",
@@ -108,6 +109,10 @@ class UncoupledSite(ProgramError, TypeError):
     """A change reaches a site whose distribution does not say how its value follows from noise."""
 
 
+class InvalidMask(ProgramError, ValueError):
+    """An `obs_mask` that is not of booleans, or of a shape that its site does not have."""
+
+
 class UndrawableSite(ProgramError, NotImplementedError):
     """A site was to be drawn whose distribution has no sampler: it can only be scored."""
 
@@ -123,7 +128,7 @@ class EstimatedDensity(ProgramError, ValueError):
 
 
 class PartialObservation(ProgramError, ValueError):
-    """A compound site is observed at some of its addresses and must be drawn at the others."""
+    """Part of a compound site, or of one event, is observed, and nothing can draw the rest."""
 
 
 class ProposalMismatch(ProgramError, ValueError):

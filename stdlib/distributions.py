@@ -9,7 +9,82 @@ import jax.numpy as jnp
 from jax.scipy.special import logit
 from numpyro.distributions import BernoulliLogits, Distribution, constraints
 
-__all__ = ["Density", "FloatBernoulli", "OneHotCategorical"]
+from ppl.extend import entries, filled, split_event
+
+__all__ = ["Density", "FloatBernoulli", "OneHotCategorical", "missing_part", "observed_part"]
+
+
+def observed_part(distribution: Distribution, mask: Any) -> Any:
+    """The distribution of the entries where a mask is true, the others integrated out.
+
+    For data with gaps which nothing else reads: unlike `ppl.sample(..., obs_mask=mask)` it leaves
+    no choice of what is missing. Values have the whole shape, and may be anything (NaN) where the
+    mask is false. The density of the rest is exact.
+
+    **Arguments**
+
+    - `distribution`: of NumPyro.
+    - `mask`: booleans, perhaps traced: one for all, one for each element of the batch, or of the
+      value's shape, for entries of events: of `to_event`, or of Gaussian vectors
+      (`MultivariateNormal`, `LowRankMultivariateNormal`, `GaussianRandomWalk`).
+
+    **Raises** `InvalidMask` where the mask has another shape; `TypeError` where the marginals of
+    events are not known.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, ppl
+    >>> from stdlib.distributions import observed_part
+    >>> def series(scale):
+    ...     x = jnp.array([0.3, jnp.nan, 1.1])
+    ...     walk = dist.GaussianRandomWalk(scale, 3)
+    ...     ppl.sample("x", observed_part(walk, ~jnp.isnan(x)), obs=x)
+    >>> round(float(ppl.log_density(series, {}, 1.0)), 4)
+    -2.3895
+
+    ```
+    """
+    inner, mask = _entries(distribution, mask)
+    if mask.shape == inner.batch_shape:
+        return inner.mask(mask)
+    return _parted(inner, mask)[0]
+
+
+def missing_part(distribution: Distribution, mask: Any) -> Any:
+    """The distribution of the entries where a mask is false, for a guide of what is missing.
+
+    A guide that draws at `"y_unobserved"`, the choice that `ppl.sample("y", ..., obs_mask=mask)`
+    leaves, draws the whole shape, fillers included. Drawn from this, the fillers of NumPyro's usual
+    families are what they are in the model, and no parameter of the guide is spent on them: so an
+    amortised guide is trained by what is missing alone. Arguments and errors as of `observed_part`.
+
+    ```python
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from stdlib.distributions import missing_part
+    >>> guess = dist.Normal(jnp.array([4.0, 5.0]), 0.1)
+    >>> missing_part(guess, jnp.array([False, True])).mean.tolist()
+    [4.0, 0.0]
+
+    ```
+    """
+    inner, mask = _entries(distribution, mask)
+    if mask.shape != inner.batch_shape:
+        _parted(inner, mask)
+    return filled(inner, mask)
+
+
+def _entries(distribution: Distribution, mask: Any) -> tuple[Any, Any]:
+    value = jax.eval_shape(distribution.sample, jax.random.key(0))
+    return entries(distribution, jnp.asarray(mask), value)
+
+
+def _parted(distribution: Distribution, mask: Any) -> tuple[Any, Any]:
+    parts = split_event(distribution, mask)
+    if parts is None:
+        raise TypeError(
+            f"The marginals of {type(distribution).__name__} are not known. Mask whole events, or "
+            "write the distribution of the entries that are there."
+        )
+    return parts
 
 
 class Density(Distribution):

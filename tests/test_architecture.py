@@ -37,12 +37,8 @@ LAYERS = [
     ["_analysis.sampler"],
     ["_distributions.integers", "_distributions.law", "_distributions.log_sum_exp"],
     ["_distributions.bounded", "_distributions.cut", "_distributions.elements"],
-    [
-        "_distributions.coupling",
-        "_distributions.protocol",
-        "_distributions.score",
-        "_distributions.support",
-    ],
+    ["_distributions.coupling", "_distributions.gaussian", "_distributions.protocol"],
+    ["_distributions.partly", "_distributions.score", "_distributions.support"],
     ["_distributions.families.deviance"],
     ["_distributions.families.probabilities"],
     [
@@ -57,7 +53,7 @@ LAYERS = [
     ["_ir.address", "_ir.state"],
     ["_ir.site"],
     ["_ir.call"],
-    ["_ir.compound", "_ir.control_variate", "_ir.estimator", "_ir.foreign"],
+    ["_ir.compound", "_ir.control_variate", "_ir.estimator", "_ir.foreign", "_ir.obs_mask"],
     ["_ir.fresh_key"],
     ["_ir.sample", "_ir.stage"],
     ["_analysis.continuity", "_analysis.graph", "_analysis.influence"],

@@ -71,7 +71,7 @@ class _Twin:
 
 
 def _parameters(part: Any, twin: Any, flag: Any) -> Iterator[_Parameter]:
-    flag, dims = _within(part, flag), _event_dims(part)
+    flag, dims = _within(part, flag), event_dims(part)
     places = getattr(twin, "__dict__", {})
     for name, value in getattr(part, "__dict__", {}).items():
         place = places.get(name)
@@ -117,7 +117,7 @@ def _padded(flag: Any, n: int) -> Any:
     return flag.reshape(flag.shape + (1,) * n) if flag is not None and flag.ndim and n > 0 else flag
 
 
-def _event_dims(part: Any) -> Mapping[str, int]:
+def event_dims(part: Any) -> Mapping[str, int]:
     """How many dimensions one event's parameter has, of each parameter that is stated."""
     dims: dict[str, int] = {}
     for kind in reversed(type(part).__mro__):

@@ -65,6 +65,12 @@ def is_a(thing: Any, *names: str) -> bool:
     return any(kind.__name__ in names for kind in type(thing).__mro__)
 
 
+def family_name(thing: Any) -> str:
+    """The full name of its class, or of the one that its canonical form stands for."""
+    kind = getattr(type(thing), "family", type(thing))
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else ""
+
+
 def stated(thing: Any, name: str) -> Any:
     """What a distribution or a transform states of itself, or None."""
     try:

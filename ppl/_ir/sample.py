@@ -9,18 +9,25 @@ from jax.core import Tracer
 
 from .._distributions.families import canonical
 from .._distributions.integers import is_integral, representable
+from .._distributions.partly import completed
 from .._distributions.protocol import value_of
 from .._jax.failure import told_of_site
-from ..errors import ChoiceShapeError, ChoiceTypeError
+from ..errors import ChoiceShapeError, ChoiceTypeError, InvalidMask
 from .address import Path, parse
-from .call import Operands, make_call
+from .call import Call, Operands, make_call
 from .estimator import Estimator, check_estimator
 from .foreign import refuse_handlers
+from .obs_mask import parts_of
 from .site import user_location
 
 
 def sample(
-    address: str, distribution: Any, estimator: Estimator | None = None, *, obs: Any = None
+    address: str,
+    distribution: Any,
+    estimator: Estimator | None = None,
+    *,
+    obs: Any = None,
+    obs_mask: Any = None,
 ) -> jax.Array:
     """One random choice of a program, or one observation.
 
@@ -40,14 +47,26 @@ def sample(
     - `obs`: data. The site then returns it and counts as likelihood. Where the site has integers,
       numbers of any dtype stand for the integers that they are; one that is not an integer is an
       error, or, where it is traced (or NaN), has density zero.
+    - `obs_mask`: which of the data are there, one boolean, or one for each element of the batch;
+      they may be traced. What is missing is a choice, at `address + "_unobserved"`, and `obs` may
+      be anything there (NaN). An event is known in part by a mask of the value's shape: entries of
+      `to_event`, and of Gaussian vectors (`MultivariateNormal`, `LowRankMultivariateNormal`,
+      `GaussianRandomWalk`), whose observed entries count by their marginal density, and the missing
+      ones by that given these. (A distribution of your own may have a `split_event(mask)`, which
+      returns the two: a distribution, and one as a function of a value.) The choice has the shape
+      of the whole value. In the place of data it has *fillers*, which nothing reads: standard
+      members of the family (a standard normal) where it is one of NumPyro's usual ones, else drawn
+      as the distribution says. So bounds, evidences and posteriors are those of what is missing;
+      a guide draws the whole shape, and needs no mask.
 
-    **Returns** the value drawn (or `obs`), of the distribution's own shape and dtype. Under
-    `jax.vmap` each lane draws independently; in `lax.scan` each step draws afresh.
+    **Returns** the value drawn (or `obs`, completed), of the distribution's own shape and dtype.
+    Under `jax.vmap` each lane draws independently; in `lax.scan` each step draws afresh.
 
     **Raises** `SampleOutsideTransformation` where nothing gives the program a meaning,
-    `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`;
-    `ForeignStatement` under a handler of NumPyro; `UndrawableSite` where one without a sampler is
-    drawn.
+    `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`,
+    `InvalidMask`; `PartialObservation` where an event is known in part and nothing says what the
+    rest of it is; `ForeignStatement` under a handler of NumPyro; `UndrawableSite` where one without
+    a sampler is drawn.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -56,19 +75,55 @@ def sample(
     ...     return ppl.sample("heads", dist.Bernoulli(fairness))
     >>> int(ppl.seed(coin)(jax.random.key(0))) in (0, 1)
     True
+    >>> def pair():
+    ...     x = jax.numpy.array([1.0, jax.numpy.nan])
+    ...     return ppl.sample("x", dist.Normal(0.0, 1.0).expand([2]), obs=x, obs_mask=x == x)
+    >>> trace = ppl.seed(lambda: ppl.simulate(pair))(jax.random.key(0))
+    >>> trace.choices["x_unobserved"].shape, round(float(trace.log_likelihood), 4)
+    ((2,), -1.4189)
 
     ```
     """
-    path, where = parse(address), user_location()
     refuse_handlers(f"sample({address!r})")
+    if obs_mask is not None:
+        return _sample_rest(address, user_location(), distribution, estimator, obs, obs_mask)
+    return _call(address, user_location(), Operands(distribution, estimator, obs)).bind()
+
+
+def _call(address: str, where: str, operands: Operands, like: Any = None) -> Call:
+    """A site, its operands checked; of the shape of `like` where nothing else is stated."""
+    path = parse(address)
     with told_of_site(address, where):
-        distribution = canonical(distribution)
-    out, drawable = value_of(distribution, obs, address, where)
+        distribution = canonical(operands.distribution)
+    obs, estimator = operands.obs, operands.estimator
+    out, drawable = value_of(distribution, obs if like is None else like, address, where)
     if obs is not None:
         obs = coerce(obs, out, path, where, "The observation")
     if estimator is not None:
         check_estimator(estimator, distribution, address, where)
-    return make_call(path, Operands(distribution, estimator, obs), out, where, drawable).bind()
+    operands = operands._replace(distribution=distribution, obs=obs)
+    return make_call(path, operands, out, where, drawable)
+
+
+def _sample_rest(
+    address: str, where: str, distribution: Any, estimator: Any, obs: Any, obs_mask: Any
+) -> jax.Array:
+    """Two sites: what is observed, and the rest given that."""
+    if obs is None:
+        raise InvalidMask(
+            f"sample({address!r}, ...) at {where} has an obs_mask and no data. Give the data too, "
+            "sample(address, distribution, obs=data, obs_mask=flags), or leave the mask out, to "
+            "draw all of it."
+        )
+    value = value_of(distribution, obs, address, where).struct
+    _array(obs, value, parse(address), where, "The observation")
+    parts = parts_of(distribution, obs_mask, value, address, where)
+    with told_of_site(address, where):
+        obs = completed(distribution, obs, parts.flags, value)
+        known = _call(address, where, Operands(parts.known, None, obs, parts.masks)).bind()
+        rest = parts.rest(known)
+    drawn = _call(f"{address}_unobserved", where, Operands(rest, estimator), known).bind()
+    return jnp.where(parts.flags, known, drawn)
 
 
 def coerce(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Array:
@@ -77,6 +132,20 @@ def coerce(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Arra
     At a site of integers, numbers of another dtype that are traced or missing stay what they are:
     what scores them finds out which are integers.
     """
+    array, address = _array(value, like, path, where, what), "/".join(path)
+    complex_there = jnp.issubdtype(like.dtype, jnp.complexfloating)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) and not complex_there:
+        raise ChoiceTypeError(
+            f"{what} for {address!r} has dtype {array.dtype}, but the site at {where} has dtype "
+            f"{like.dtype}. Convert it first: .astype({jnp.dtype(like.dtype).name!r})."
+        )
+    if is_integral(like.dtype) and not jnp.can_cast(array.dtype, like.dtype):
+        return _integers(value, array, like.dtype, f"{what} for {address!r}", where)
+    return array.astype(like.dtype)
+
+
+def _array(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Array:
+    """`value` as an array of the site's shape."""
     address = "/".join(path)
     try:
         array = jnp.asarray(value)
@@ -89,15 +158,7 @@ def coerce(value: Any, like: Any, path: Path, where: str, what: str) -> jax.Arra
             f"{what} for {address!r} has shape {array.shape}, but the site at {where} has shape "
             f"{like.shape}.{_shape_remedy(array.shape, like.shape)}"
         )
-    complex_there = jnp.issubdtype(like.dtype, jnp.complexfloating)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating) and not complex_there:
-        raise ChoiceTypeError(
-            f"{what} for {address!r} has dtype {array.dtype}, but the site at {where} has dtype "
-            f"{like.dtype}. Convert it first: .astype({jnp.dtype(like.dtype).name!r})."
-        )
-    if is_integral(like.dtype) and not jnp.can_cast(array.dtype, like.dtype):
-        return _integers(value, array, like.dtype, f"{what} for {address!r}", where)
-    return array.astype(like.dtype)
+    return array
 
 
 def _integers(value: Any, array: jax.Array, dtype: Any, what: str, where: str) -> jax.Array:

@@ -357,6 +357,13 @@ ADVICE = {
         scored(ppl.marginal(ppl.marginal(pair, ["x"], LogLaw()), [], Exact()), {}),
         scored(ppl.marginal(ppl.marginal(pair, ["x"], Exact()), [], Exact()), {}),
     ),
+    "InvalidMask": Advice(
+        scored(lambda: sample("y", NORMAL, obs=0.0, obs_mask=1), {"y_unobserved": 1.0}),
+        scored(
+            lambda: sample("y", NORMAL, obs=0.0, obs_mask=np.int32(1) != 0), {"y_unobserved": 1.0}
+        ),
+        AT_ZERO + AT_ONE,
+    ),
     "PartialObservation": Advice(
         seeded(ppl.condition(ppl.marginal(pair, ["x", "y"], Exact()), {"y": 0.0})),
         scored(ppl.normalize(pair, {"y": 0.0}, Exact()), {"x": 0.0}),

@@ -125,6 +125,12 @@ def lanes():
     jax.vmap(lambda i: sample("x", NORMAL))(jnp.arange(4))
 
 
+def partly_and_again():
+    sample("y", NORMAL, obs=1.0, obs_mask=True)
+    sample("y_unobserved", NORMAL)
+
+
+VECTOR, FLAGS = dist.Normal(jnp.zeros(3), 1.0), np.array([True, False, True])
 CHOICES = [
     (scored(without("weight")), e.MissingChoice,
      ["'model'", "'weight'", "SITE", "no choice", "Add it"]),
@@ -159,6 +165,21 @@ CHOICES = [
      ["observation", "'n'", "SITE", "2147483648.0", "int32"]),
     (run(ppl.intervene(model, {"count": jnp.nan})), e.ChoiceTypeError,
      ["'count'", "SITE", "float32", "int32", "intervention", ".astype('int32')"]),
+    (run(lambda: sample("y", NORMAL, obs_mask=True)), e.InvalidMask,
+     ["'y'", "SITE", "no data", "obs=data, obs_mask=flags"]),
+    (run(lambda: sample("y", NORMAL, obs=1.0, obs_mask=1)), e.InvalidMask,
+     ["'y'", "SITE", "int", "true or false", "!= 0", "isnan"]),
+    (run(lambda: sample("y", VECTOR, obs=jnp.zeros(3), obs_mask=np.array([True]))), e.InvalidMask,
+     ["'y'", "SITE", "(1,)", "Normal", "give one of shape () or (3,)", "not broadcast"]),
+    (run(lambda: sample("y", VECTOR, obs=jnp.zeros(2), obs_mask=True)), e.ChoiceShapeError,
+     ["observation", "'y'", "SITE", "(2,)", "(3,)"]),
+    (run(lambda: sample("n", dist.Poisson(2.0), obs=1.5, obs_mask=True)), e.ChoiceTypeError,
+     ["'n'", "SITE", "1.5"]),
+    (run(lambda: sample("y", dist.Dirichlet(jnp.ones(3)), obs=jnp.zeros(3), obs_mask=FLAGS)),
+     e.PartialObservation,
+     ["'y'", "SITE", "(3,)", "Dirichlet", "MultivariateNormal", "`split_event(mask)`",
+      "one flag an event, of shape ()"]),
+    (simulated(partly_and_again), e.DuplicateAddress, ["'y_unobserved'", "SITE"]),
     (scored({**FULL, "weight": 1j}), e.ChoiceTypeError, ["'weight'", "complex64", "float32"]),
     (scored({**FULL, "weight": "one"}), e.ChoiceTypeError, ["'weight'", "SITE", "'one'"]),
     (simulated(branches(NORMAL, dist.Normal(jnp.zeros(2), 1.0))), e.BranchMismatch,
