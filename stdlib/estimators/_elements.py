@@ -1,5 +1,6 @@
 """What a batched distribution is made of."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ def elements(distribution: Any) -> Elements:
         if isinstance(base, Independent):
             dims += base.reinterpreted_batch_ndims
         base = base.base_dist
-    shape = (*distribution.batch_shape, *distribution.event_shape)
+    shapes = (getattr(distribution, name, ()) for name in ("batch_shape", "event_shape"))
+    shape = tuple(itertools.chain(*shapes))
     inner = len(getattr(base, "event_shape", ()))
     return Elements(base, shape[: len(shape) - inner], dims)

@@ -23,6 +23,7 @@ def probabilities(distribution: Any, support: Any) -> jax.Array:
     if known is None:
         return jnp.exp(distribution.log_prob(support))
     found = known()
-    missing = 1 + len(distribution.batch_shape) - found.ndim
+    batch = getattr(distribution, "batch_shape", ())
+    missing = 1 + len(batch) - found.ndim
     found = found.reshape(found.shape[0], *(1,) * missing, *found.shape[1:])
-    return jnp.broadcast_to(found, (found.shape[0], *distribution.batch_shape))
+    return jnp.broadcast_to(found, (found.shape[0], *batch))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Independent
 
+from ppl.errors import TooManyJointStates
 from ppl.extend import Estimator, Particles
 
 from ._support import probabilities
@@ -54,6 +55,8 @@ class Enumerate(Estimator):
             if isinstance(distribution, Independent):
                 return "the elements of a batch are summed one by one: leave `.to_event` out"
             return "it has no `enumerate_support`"
+        except TooManyJointStates as error:
+            return str(error)
         except jax.errors.JAXTypeError:
             return "the size of its support depends on traced values"
         return None

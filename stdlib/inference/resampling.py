@@ -1,12 +1,18 @@
 """Resampling: distributions of ancestors, given the particles' weights."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ppl.errors import InvalidSetting
+from ppl.errors import InvalidSetting, TooManyJointStates
 
 from ._underivable import underivable
+
+MOST_STATES = 16_384
+"""The most joint states of all ancestors that are listed."""
 
 
 class Ancestors(eqx.Module):
@@ -18,14 +24,33 @@ class Ancestors(eqx.Module):
     log_weights: jax.Array
     count: int = eqx.field(static=True)
     has_rsample = False
+    batch_shape = ()
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        """One integer for each new particle."""
+        return (self.count,)
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws them."""
         raise NotImplementedError
 
     def log_prob(self, value: jax.Array) -> jax.Array:
-        """The log of their joint probability."""
+        """The log of their joint probability, of values `(..., count)`."""
         raise NotImplementedError
+
+    def enumerate_support(self, expand: bool = True) -> np.ndarray:
+        """All joint states of the ancestors of n particles, `(n**count, count)`.
+
+        Raises `TooManyJointStates` where these are more than 16,384.
+        """
+        size, count = len(self.log_weights), self.count
+        if size**count > MOST_STATES:
+            raise TooManyJointStates(
+                f"the ancestors of {count} particles have {size}**{count} joint states, over the "
+                f"limit of {MOST_STATES}"
+            )
+        return np.array(list(itertools.product(range(size), repeat=count)))
 
     @property
     def probs(self) -> jax.Array:
@@ -52,7 +77,11 @@ class Multinomial(Ancestors):
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """The sum of their log probabilities."""
-        return jnp.sum(jax.nn.log_softmax(self.log_weights)[value])
+        return jnp.sum(jax.nn.log_softmax(self.log_weights)[value], -1)
+
+    def enumerate_probs(self) -> jax.Array:
+        """The joint probabilities of the support, with a derivative where one is zero."""
+        return jnp.prod(self.probs[self.enumerate_support()], -1)
 
 
 class Stratified(Ancestors):
@@ -65,10 +94,18 @@ class Stratified(Ancestors):
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """The sum of the logs of how much of its stratum each one has."""
+        return jnp.sum(_log(self._overlaps(value)), -1)
+
+    def enumerate_probs(self) -> jax.Array:
+        """The joint probabilities of the support."""
+        return jnp.prod(jnp.maximum(self._overlaps(jnp.asarray(self.enumerate_support())), 0.0), -1)
+
+    def _overlaps(self, value: jax.Array) -> jax.Array:
+        """How much of its stratum each ancestor has; negative where it has none."""
         start, end = self._shares(value)
         strata = jnp.arange(self.count) / self.count
         overlap = jnp.minimum(end, strata + 1 / self.count) - jnp.maximum(start, strata)
-        return jnp.sum(_log(self.count * overlap))
+        return self.count * overlap
 
 
 class Systematic(Ancestors):
@@ -80,10 +117,18 @@ class Systematic(Ancestors):
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """The log of the share of points that give these ancestors."""
+        return _log(self._share(value))
+
+    def enumerate_probs(self) -> jax.Array:
+        """The joint probabilities of the support."""
+        return jnp.maximum(self._share(jnp.asarray(self.enumerate_support())), 0.0)
+
+    def _share(self, value: jax.Array) -> jax.Array:
+        """The share of points that give these ancestors; negative where none does."""
         start, end = self._shares(value)
         strata = jnp.arange(self.count) / self.count
-        last = jnp.minimum(jnp.min(end - strata), 1 / self.count)
-        return _log(self.count * (last - jnp.maximum(jnp.max(start - strata), 0.0)))
+        last = jnp.minimum(jnp.min(end - strata, -1), 1 / self.count)
+        return self.count * (last - jnp.maximum(jnp.max(start - strata, -1), 0.0))
 
 
 class Residual(Ancestors):
@@ -111,6 +156,10 @@ class Residual(Ancestors):
             'Write "multinomial", "stratified" or "systematic", or stop the gradients of what the '
             "algorithm reads.",
         )
+
+    def enumerate_support(self, expand: bool = True) -> np.ndarray:
+        """There are no probabilities to weigh it by."""
+        raise NotImplementedError
 
 
 def _log(x: jax.Array) -> jax.Array:

@@ -52,7 +52,9 @@ class SMC(Algorithm):
       jumps: use it where none are taken, or accept their bias.
 
     Ancestors are sites, `"ancestors"` in each step and `"resampled"` at the end: with scores unless
-    `with_estimators` says otherwise, so that gradients are unbiased.
+    `with_estimators` says otherwise, so that gradients are unbiased. `Enumerate()` sums over the
+    n ends of `"resampled"`; and over the nⁿ joint ancestors of a step (not of `"residual"`), as all
+    particles meet in its evidence. Steps multiply, up to 16,384 joint states: for tests.
 
     **Raises** `UnsupportedControlFlow` where the target is no state-space model, `InvalidSetting`.
 
