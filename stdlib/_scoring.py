@@ -5,12 +5,13 @@ which is zero. So supports are compared, site by site and while tracing: pairs t
 cost nothing, others have density zero outside, and those that are known not to fit are an error.
 """
 
+import difflib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, cast
 
 import ppl
-from ppl.errors import ObservedGuide, SupportMismatch
+from ppl.errors import ObservedGuide, SupportMismatch, UnusedChoice
 from ppl.extend import check_laws
 
 from ._supports import Support, contains, support_of
@@ -46,6 +47,7 @@ def at_draws_of(
     what: str = "guide",
     by: str = "model",
     laws: Laws = WEIGHTS,
+    declared: bool = True,
 ) -> Program:
     """The program, to be scored at the choices that `sampler(*args)` draws.
 
@@ -54,14 +56,19 @@ def at_draws_of(
     that both densities may keep, where they are estimates.
 
     **Raises** `ObservedGuide` where the sampler observes; `EstimatedDensity` where a density has
-    another law; `SupportMismatch` where the support of one of the sampler's sites is known not to
-    be within that of the program's.
+    another law; `UnusedChoice` where a guide has choices that the other program has not, if these
+    must be `declared`; `SupportMismatch` where the support of one of the sampler's sites is known
+    not to be within that of the program's.
     """
     sites = ppl.sites(sampler, *args)
     _check_unobserved(sites, what)
     scored = ppl.sites(program)
     check_laws(sites, f"What reads the density of the {what}", laws)
     check_laws(scored, f"What reads the density of the {by}", laws)
+    if declared and by == "guide":
+        _check_declared(scored, sites, by, what)
+    elif declared:
+        _check_declared(sites, scored, what, by)
     drawn = _by_address(sites)
     unproved = []
     for outer, support in _looked(scored):
@@ -74,6 +81,22 @@ def at_draws_of(
         if not (verdicts and all(verdicts)):
             unproved.append(outer.address)
     return cast(Program, ppl.bounded(program, unproved)) if unproved else program
+
+
+def _check_declared(
+    guide: Iterable[ppl.SiteInfo], other: Iterable[ppl.SiteInfo], what: str, by: str
+) -> None:
+    """Raises `UnusedChoice` where a guide has a choice of its own that is not integrated out."""
+    known = {site.address for site in other}
+    for site in (site for site in guide if not site.observed and site.address not in known):
+        near = ", ".join(map(repr, difflib.get_close_matches(site.address, known, cutoff=0.5)))
+        raise UnusedChoice(
+            f"The {what} has a choice {site.address!r} at {site.where}, and the {by} has none of "
+            f"this address. {f'Nearest: {near}. ' if near else ''}Give it an address of the "
+            f"{by}'s; or, where it is auxiliary, declare it, so that it is integrated out: "
+            f"ppl.marginal({what}, hide=[{site.address!r}], algorithm=Importance(1)), of "
+            "stdlib.inference; Importance(m, proposal) with a learnt reverse program; or Exact()."
+        )
 
 
 def _looked(sites: Iterable[ppl.SiteInfo]) -> list[tuple[ppl.SiteInfo, Support]]:
@@ -91,7 +114,7 @@ def _by_address(sites: Iterable[ppl.SiteInfo]) -> Mapping[str, list[tuple[ppl.Si
 
 def proposed_by(proposal: Callable, program: Program, *args: Any) -> Program:
     """The same for the choices that `proposal(*args)` draws for a target's program."""
-    return at_draws_of(proposal, program, *args, what="proposal", by="target")
+    return at_draws_of(proposal, program, *args, what="proposal", by="target", declared=False)
 
 
 def at_choices_of(program: Callable, proposal: Program, *args: Any) -> Program:

@@ -1,5 +1,6 @@
 """`marginal` and `normalize`: programs whose densities an algorithm estimates."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,17 @@ from .._walk.feed import Nothing, Placed
 from .._walk.record import Record, check_duplicates
 from .._walk.site_record import values_of
 from .._walk.walker import placed_sites, walk
-from ..errors import ObservedMarginal, UnknownAddress
+from ..errors import InvalidSetting, ObservedMarginal, UnknownAddress
 from .algorithm import Algorithm, Target
 from .laws import Law
 
 
 def marginal(
-    program: Callable[P, Any], keep: str | Sequence[str], algorithm: Algorithm
+    program: Callable[P, Any],
+    keep: str | Sequence[str] | None = None,
+    algorithm: Algorithm | None = None,
+    *,
+    hide: str | Sequence[str] | None = None,
 ) -> Callable[P, dict[str, Any]]:
     """The program over some of its choices alone: the others are integrated out.
 
@@ -40,12 +45,13 @@ def marginal(
 
     - `keep`: the addresses to keep; one that is a scope keeps all the addresses in it. With none,
       the program has no choices, and its density is the evidence of its observed sites.
+    - `hide`: in place of `keep`, the addresses or scopes that do not stay.
     - `algorithm`: `stdlib.inference.Importance(n)`, `Exact()`, `SMC(n)`, ... It is given the
       `ppl.extend.Target` of the hidden choices, with x observed.
 
-    **Raises** (when the program runs) `UnknownAddress`, `ProposalMismatch`, `ObservedMarginal`
-    where a program with observed sites, or one that keeps nothing, is simulated: such a one can be
-    scored.
+    **Raises** `InvalidSetting` where not one of `keep` and `hide` is given, or no algorithm; when
+    the program runs `UnknownAddress`, `ProposalMismatch`, `ObservedMarginal` where a program with
+    observed sites, or one that keeps nothing, is simulated: such a one can be scored.
 
     Sources: Becker et al. 2024; Lew et al. 2023; Ranganath et al. 2016 (HVI); Sobolev & Vetrov
     2019 (IWHVI).
@@ -62,13 +68,13 @@ def marginal(
 
     ```
     """
-    addresses = [keep] if isinstance(keep, str) else list(keep)
+    integrator, select = _asked(keep, hide, algorithm)
 
     @standing_for(program)
     def marginalized(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         where, staged = user_location(), stage(program, *args, **kwargs)
         places = _free_sites(staged)
-        kept = _kept(addresses, places, staged.name)
+        kept = select(places, staged.name)
         again, paths = _again(staged), list(kept)
 
         def target(values):
@@ -85,14 +91,14 @@ def marginal(
             if not choices:
                 return [*values, target(values).exactly.log_density({})]
             given = target(values).exactly
-            return [*values, algorithm.log_evidence_given(given, nest(choices))]
+            return [*values, integrator.log_evidence_given(given, nest(choices))]
 
         def density(*values):
             if len(paths) == len(places):
                 return [log_density(again, target(values).observed)]
-            return [algorithm.log_evidence(target(values))]
+            return [integrator.log_evidence(target(values))]
 
-        law = _law(staged, "exact" if len(kept) == len(places) else algorithm.law)
+        law = _law(staged, "exact" if len(kept) == len(places) else integrator.law)
         if not kept:
             return _weighed(where, density, law) if any(placed_sites(staged.jaxpr)) else {}
         return _bound("marginal", kept, where, law, draw, simulate, density)
@@ -237,14 +243,36 @@ def _free_sites(staged: Staged) -> dict[Path, Placed]:
     return {placed.path: placed for placed in places if not placed.site.observed}
 
 
-def _kept(addresses: Sequence[str], places: Mapping[Path, Placed], name: str) -> dict[Path, Placed]:
+def _asked(
+    keep: str | Sequence[str] | None, hide: str | Sequence[str] | None, algorithm: Algorithm | None
+) -> tuple[Algorithm, Callable[[Mapping[Path, Placed], str], dict[Path, Placed]]]:
+    """Who integrates, and `(places, name) -> those that stay`."""
+    wanted, select = (keep, _kept) if hide is None else (hide, _left)
+    if algorithm is None or wanted is None or (keep is not None and hide is not None):
+        raise InvalidSetting(
+            "ppl.marginal needs the choices that stay, or those that do not, and who integrates "
+            'those out: ppl.marginal(program, keep=["x"], algorithm=Importance(1)), or hide=["u"].'
+        )
+    addresses = [wanted] if isinstance(wanted, str) else list(wanted)
+    return algorithm, functools.partial(select, addresses)
+
+
+def _left(addresses: Sequence[str], places: Mapping[Path, Placed], name: str) -> dict[Path, Placed]:
+    """What is left where some are hidden."""
+    hidden = _kept(addresses, places, name, "hide")
+    return {path: placed for path, placed in places.items() if path not in hidden}
+
+
+def _kept(
+    addresses: Sequence[str], places: Mapping[Path, Placed], name: str, asked: str = "keep"
+) -> dict[Path, Placed]:
     kept = {}
     for address in addresses:
         prefix = parse(address)
         found = {path: p for path, p in places.items() if path[: len(prefix)] == prefix}
         if not found:
             raise UnknownAddress(
-                f"marginal(..., keep={list(addresses)!r}, ...): program {name!r} has no "
+                f"marginal(..., {asked}={list(addresses)!r}, ...): program {name!r} has no "
                 f"unobserved site at {render(prefix)!r}. {nearest(prefix, places)}"
             )
         kept.update(found)

@@ -76,7 +76,7 @@ def joint_at(
 ) -> Callable:
     """The model with its data, to be scored at the choices that a guide draws.
 
-    **Raises** `ObservedGuide`, `SupportMismatch`, `EstimatedDensity`.
+    **Raises** `ObservedGuide`, `SupportMismatch`, `EstimatedDensity`, `UnusedChoice`.
     """
     return at_draws_of(sampler, ppl.condition(model, observed), what=what, laws=laws)
 
@@ -84,7 +84,7 @@ def joint_at(
 def drawn_by(guide: Callable, other: Callable | None, what: str) -> tuple[Callable, str, Callable]:
     """What draws in place of a guide (itself, if no other), its name, the guide as scored there.
 
-    **Raises** `ObservedGuide`, `SupportMismatch`.
+    **Raises** `ObservedGuide`, `SupportMismatch`, `UnusedChoice`.
     """
     if other is None:
         return guide, "guide", guide

@@ -159,6 +159,10 @@ posterior = ppl.normalize(hidden, {"x": 0.5}, Importance(2))
 MARGINALS = [
     (run(ppl.marginal(hidden, "z", Importance(1))), e.UnknownAddress,
      ["'hidden'", "keep=['z']", "Known: 'u', 'v', 'x'"]),
+    (run(ppl.marginal(hidden, hide="z", algorithm=Importance(1))), e.UnknownAddress,
+     ["'hidden'", "hide=['z']", "Known: 'u', 'v', 'x'"]),
+    (lambda: ppl.marginal(hidden, hide="u", keep="x", algorithm=Importance(1)), e.InvalidSetting,
+     ['keep=["x"]', 'hide=["u"]', "algorithm=Importance(1)"]),
     (run(ppl.marginal(with_data, "y", Importance(1))), e.UnknownAddress,
      ["'with_data'", "no unobserved site at 'y'"]),
     (simulated(ppl.marginal(with_data, "x", Importance(1))), e.ObservedMarginal,

@@ -213,7 +213,7 @@ KEYS = jax.random.split(KEY, 3)
 SCALAR = ["one real scalar"]
 OBJECTIVES = [
     (estimated(lambda: elbo(model, extra_guide, {})), e.UnusedChoice,
-     ["'wait'", "Nearest: 'weight'", "each site of the guide"]),
+     ["'wait'", "SITE", "Nearest: 'weight'", "ppl.marginal(guide, hide=['wait']"]),
     (estimated(lambda: elbo(model, poor_guide, {})), e.MissingChoice,
      ["'count'", "SITE", "in an ELBO: sample it in the guide"]),
     (estimated(lambda: elbo(model, guide, {"dta": 1.0})), e.UnusedChoice, ["'dta'", "'data'"]),
