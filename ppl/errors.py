@@ -43,6 +43,7 @@ __all__ = [
     "UndrawableSite",
     "UnknownAddress",
     "UnmatchedPattern",
+    "UnscorableSite",
     "UnsuitableEstimator",
     "UnsupportedControlFlow",
     "UnusedChoice",
@@ -115,6 +116,10 @@ class InvalidMask(ProgramError, ValueError):
 
 class UndrawableSite(ProgramError, NotImplementedError):
     """A site was to be drawn whose distribution has no sampler: it can only be scored."""
+
+
+class UnscorableSite(ProgramError, NotImplementedError):
+    """A value was to be scored whose distribution knows the density of its own draws alone."""
 
 
 class UnknownAddress(ProgramError, KeyError):

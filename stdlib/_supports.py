@@ -159,9 +159,14 @@ def _elementwise(support: Any) -> Any:
 
 
 def _unwrapped(distribution: Any) -> Any:
-    """The distribution without what repeats, masks or joins it."""
+    """The distribution without what repeats, masks or joins it: that has the support of its base.
+
+    FlowJAX's transformed distributions state none.
+    """
     while hasattr(distribution, "base_dist") and not hasattr(distribution, "transforms"):
-        if _elementwise(distribution.support) is not _elementwise(distribution.base_dist.support):
+        parts = distribution, distribution.base_dist
+        own, inner = (_elementwise(getattr(part, "support", None)) for part in parts)
+        if own is None or own is not inner:
             break
         distribution = distribution.base_dist
     return distribution

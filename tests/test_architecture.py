@@ -36,7 +36,12 @@ LAYERS = [
     ["_analysis.dataflow"],
     ["_analysis.sampler"],
     ["_distributions.integers", "_distributions.law", "_distributions.log_sum_exp"],
-    ["_distributions.bounded", "_distributions.cut", "_distributions.elements"],
+    [
+        "_distributions.bounded",
+        "_distributions.cut",
+        "_distributions.elements",
+        "_distributions.scored_draw",
+    ],
     ["_distributions.coupling", "_distributions.gaussian", "_distributions.protocol"],
     ["_distributions.partly", "_distributions.score", "_distributions.support"],
     ["_distributions.families.deviance"],

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._distributions.scored_draw import apart
 from .._ir.address import Path, flatten, nearest, nest, parse, render
 from .._ir.compound import Compound
 from .._ir.site import Site, user_location
@@ -229,8 +230,9 @@ def _drawn(program: Callable) -> dict[Path, Any]:
     """Runs a program for its choices alone; its sites stay random."""
 
     def meaning(call, feed):
-        value = call.bind()
-        return value, Record(values_of(call, value if isinstance(call, Compound) else [value]))
+        drawn = call.bind()
+        values = drawn if isinstance(call, Compound) else [apart(drawn)[0]]
+        return drawn, Record(values_of(call, values))
 
     staged = stage(program)
     sites = walk(staged.jaxpr, staged.consts, [], meaning, Nothing())[1].sites

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from .._distributions.scored_draw import apart
+from .._ir.call import read_call
 from .._ir.estimator import drawn_at
 from .._ir.site import Site
 from .._ir.stage import Staged
@@ -20,7 +22,7 @@ MOVES = "moves"
 """That derivatives could reach a value."""
 
 SMOOTH, ORDERED, COMPARED = "smoothly", "by its place in an order", "by a comparison"
-SIGNED = "by its sign"
+SIGNED, NOISE = "by its sign", "as the noise that it is made of"
 
 
 class Reads(NamedTuple):
@@ -102,7 +104,8 @@ class _Jumps:
         kind, reads = equations.kind(eqn), merged(ins)
         line = source.placed(eqn, within)
         if kind == "sample":
-            return [self._drawn(eqn, reads)]
+            drawn = self._drawn(eqn, reads)
+            return [drawn, *(drawn | self._scored(eqn, ins) for _ in eqn.outvars[1:])]
         calls = {e.params.get("name") for e in within if source.is_call_of_jax(e)}
         if calls & _CONTINUOUS:
             return [_smooth(reads)] * len(eqn.outvars)
@@ -136,6 +139,29 @@ class _Jumps:
         if drawn is None or not (drawn[0].pathwise or drawn[1].moves):
             return frozenset()
         return frozenset({Reads(eqn.params["site"], SMOOTH), *self.always, *_smooth(reads)})
+
+    def _scored(self, eqn, ins) -> frozenset:
+        """The facts about the log density of a draw, followed through what computes the two.
+
+        It jumps where noise that parameters have moved is rounded, compared and so on, not where
+        noise is by itself.
+        """
+        site, key = eqn.params["site"], jax.eval_shape(lambda: jax.random.key(0))
+        noise = frozenset({Reads(site, NOISE)})
+        moved = frozenset({Reads(site, SMOOTH), *self.always})
+
+        def log_probs(key, *leaves):
+            return apart(read_call(site, leaves).draw(key))[1]
+
+        def transfer(eqn, ins, within, control):
+            if merged(ins) == noise:
+                return [noise] * len(eqn.outvars)
+            met = [moved if facts == noise else facts for facts in ins]
+            return self._transfer(eqn, met, within, control)
+
+        structs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+        jaxpr = jax.make_jaxpr(log_probs)(key, *structs).jaxpr
+        return _smooth(merged(flow(jaxpr, [noise, *ins], transfer)))
 
     def _note_signs(self, sites: Iterable[Site]) -> None:
         for site in sites:

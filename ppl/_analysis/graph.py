@@ -60,7 +60,8 @@ def _parents(jaxpr: Any) -> dict[tuple, Node]:
             known = found[key].parents if key in found else ()
             read = tuple(sorted(parents | {*known}))
             found[key] = Node(site, (*labels, *_vmaps(site)), loops, read)
-        return [frozenset([site.path]) for site in _sites(eqn)]
+        values = [frozenset([site.path]) for site in _sites(eqn)]
+        return [*values, *(merged([*values, *ins]) for _ in eqn.outvars[len(values) :])]
 
     flow(jaxpr, [frozenset()] * len(jaxpr.invars), transfer)
     return found

@@ -54,7 +54,8 @@ def influences(jaxpr: Any, changed: Container[Path]) -> dict[tuple, Influence]:
             places[site.path].add(tuple(map(id, (*within, eqn))))
             found[key_of(site)] = _joined(found.get(key_of(site), seen), seen)
         facts = _CHANGED if found[key_of(one)].any else frozenset()
-        return [_CHANGED if site.path in changed else facts for site in _sites(eqn)]
+        outs = [_CHANGED if site.path in changed else facts for site in _sites(eqn)]
+        return outs + outs[:1] * (len(eqn.outvars) - len(outs))
 
     flow(jaxpr, [frozenset()] * len(jaxpr.invars), transfer)
     return {

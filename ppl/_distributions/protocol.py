@@ -72,7 +72,8 @@ def _dtype(distribution: Any, obs: Any) -> Any:
 
 
 def _check(distribution: Any, address: str, where: str) -> None:
-    scored = callable(getattr(distribution, "log_prob", None))
+    names = ("log_prob", "sample_and_log_prob")
+    scored = any(callable(getattr(distribution, name, None)) for name in names)
     if isinstance(distribution, type) or not scored:
         a_class = isinstance(distribution, type)
         got = f"the class {distribution.__name__}" if a_class else type(distribution).__name__

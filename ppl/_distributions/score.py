@@ -29,15 +29,16 @@ class Score(NamedTuple):
     factor: jax.Array | None
 
 
-def score(site: Any, operands: Any, given: jax.Array) -> Score:
+def score(site: Any, operands: Any, given: jax.Array, drawn: Any = None) -> Score:
     """Log densities as the distribution gives them, with and without the site's factors.
 
-    What a mask leaves out is scored a second time, at its own value.
+    What a mask leaves out is scored a second time, at its own value. `drawn` has the log densities
+    that were drawn along with the value, if they were.
     """
-    terms, unscaled = _log_probs(site, operands, given)
+    terms, unscaled = _log_probs(site, operands, given, drawn)
     bare, masks = _unmasked(operands)
     if masks:
-        _, unscaled = _log_probs(site, bare, given)
+        _, unscaled = _log_probs(site, bare, given, drawn)
     factors = [*operands.scales, *(jnp.asarray(mask, terms.dtype) for mask in masks)]
     if not factors:
         return Score(terms, unscaled, None)
@@ -65,13 +66,47 @@ def log_probs(site: Any, operands: Any, given: jax.Array) -> jax.Array:
     return _log_probs(site, operands, given)[0]
 
 
-def _log_probs(site: Any, operands: Any, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _log_probs(
+    site: Any, operands: Any, given: jax.Array, drawn: Any = None
+) -> tuple[jax.Array, jax.Array]:
     """The log densities of the elements, and the same before they are scaled."""
+    flags = (*operands.masks, *operands.active)
+    found = _given(site, operands, given) if drawn is None else _Density(drawn, True, flags)
+    logp, whole, flags = found
+    for factor in (*operands.scales, *flags):
+        _check_factor(factor, logp.shape, site)
+    scaled = reduce(lambda log, scale: scale * log, operands.scales, logp)
+    terms = _left_out(scaled, whole, flags)
+    return terms, _left_out(logp, whole, flags) if operands.scales else terms
+
+
+class _Density(NamedTuple):
+    """Log densities of elements, which of these have numbers that they can have, and all flags."""
+
+    logp: jax.Array
+    whole: Any
+    flags: tuple
+
+
+def _given(site: Any, operands: Any, given: jax.Array) -> _Density:
+    """The density at a given value, or an error that names the site where there is none."""
+    try:
+        return _density(site, operands, given)
+    except NotImplementedError as failure:
+        distribution = operands.distribution
+        bounded = isinstance(distribution, Bounded)
+        raise site.unscorable(distribution.distribution if bounded else distribution) from failure
+
+
+def _density(site: Any, operands: Any, given: jax.Array) -> _Density:
+    """The density at a given value: what is left out is cut off from it."""
     masked, flags = operands.distribution, (*operands.masks, *operands.active)
     bounded = isinstance(masked, Bounded)
     masked = masked.distribution if bounded else masked
     while is_a(masked, "MaskedDistribution"):
         masked, flags = masked.base_dist, (*flags, masked._mask)
+    if not hasattr(masked, "log_prob"):
+        raise NotImplementedError
     value, scalars = site.returned(given), [flag for flag in flags if jnp.ndim(flag) == 0]
     distribution = gated(masked, scalars)
     distribution, kept = _of_elements(site, distribution, value, flags)
@@ -82,14 +117,10 @@ def _log_probs(site: Any, operands: Any, given: jax.Array) -> tuple[jax.Array, j
     logp = jnp.asarray(
         distribution.log_prob(_scorable(distribution, value, counts, scalars, needed))
     )
-    for factor in (*operands.scales, *flags):
-        _check_factor(factor, logp.shape, site)
-    scaled = reduce(lambda log, scale: scale * log, operands.scales, logp)
     if whole is not True:
         whole = jnp.broadcast_to(whole | jnp.logical_not(kept), value.shape)
         whole = of_elements(whole, logp.shape)
-    terms = _left_out(scaled, whole, flags)
-    return terms, _left_out(logp, whole, flags) if operands.scales else terms
+    return _Density(logp, whole, flags)
 
 
 def _left_out(logp: jax.Array, whole: Any, flags: Sequence[Any]) -> jax.Array:

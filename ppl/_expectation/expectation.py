@@ -12,7 +12,7 @@ from .._ir.stage import P, Staged, keyed, stage, standing_for
 from .._jax import equations
 from .._meanings.seed import checked_key
 from .._walk.feed import Keys
-from .._walk.walker import expanded
+from .._walk.walker import expanded, separated
 from .elimination.eliminate import eliminate, eliminate_each
 from .elimination.perturbation import PERTURBATIONS
 from .elimination.plugin import baselines
@@ -215,7 +215,7 @@ def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, Any]
 def _staged(program: Callable, *args: Any, **kwargs: Any) -> Staged:
     """A program of plain sites, without what nobody reads (such as the records of a trace)."""
     staged = expanded(stage(program, *args, **kwargs))
-    return staged._replace(jaxpr=equations.pruned(staged.jaxpr))
+    return separated(staged._replace(jaxpr=equations.pruned(staged.jaxpr)))
 
 
 def _estimated(staged: Staged, key: Any, scope: Scope, sum_up: Callable) -> tuple[Any, Any]:

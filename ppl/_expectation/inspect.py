@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from .._ir.stage import stage
+from .._walk.walker import separated
 from .expectation import evaluated
 from .interpret.evaluation import Evaluation
 from .interpret.scope import Scope
@@ -30,6 +31,6 @@ def look_into(program: Callable, *args: Any) -> tuple[list[Operand], Evaluation]
 
     ```
     """
-    jaxpr, consts, _, _ = stage(program, *args)
+    jaxpr, consts, _, _ = separated(stage(program, *args))
     (terms,), rest, evaluation = evaluated(jaxpr, consts, jax.random.key(0), Scope())
     return [Terms(terms), *rest], evaluation

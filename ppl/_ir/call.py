@@ -12,6 +12,7 @@ from .._distributions.bounded import Bounded, inside, varies
 from .._distributions.cut import gated
 from .._distributions.integers import representable
 from .._distributions.score import log_probs, score
+from .._distributions.scored_draw import ScoredDraw, apart, drawn_scores, is_scorable
 from .._jax import primitives
 from .._jax.failure import told_of_site
 from .._jax.leaves import DYNAMIC, merge, partition
@@ -41,10 +42,38 @@ class Call(NamedTuple):
     operands: Operands
     mapped: tuple[Operands, ...] = ()
 
-    def bind(self) -> jax.Array:
-        """Emits the site into whatever is being traced."""
+    def bind(self) -> jax.Array | ScoredDraw:
+        """Emits the site into whatever is being traced: its value, scored if the site says so."""
         leaves, site = _pack(self)
-        return primitives.sample_p.bind(*leaves, site=site)[0]
+        outs = primitives.sample_p.bind(*leaves, site=site)
+        return outs[0] if site.scores is None else ScoredDraw(*outs)
+
+    def scoring(self) -> "Call":
+        """The site that scores its draws too, where the distribution does it as it draws.
+
+        Where masked, only if it could not be scored otherwise.
+        """
+        if self.site.scores is not None or self.cuts_given:
+            return self
+        distribution = self.of_a_lane().distribution
+        with told_of_site(self.site.address, self.site.where):
+            scores = drawn_scores(distribution, self.site.out, self.site)
+        return self.with_sites(lambda site: dataclasses.replace(site, scores=scores))
+
+    @property
+    def cuts_given(self) -> bool:
+        """Whether it is masked, and a given value can be scored: what a mask leaves out is cut off.
+
+        From a draw, and so from the log density that is drawn along, it is not.
+        """
+        return bool(self.operands.masks) and is_scorable(self.of_a_lane().distribution)
+
+    def outputs(self, drawn: jax.Array | ScoredDraw) -> list[jax.Array]:
+        """What its equation gives, of what `bind` or `draw` gave, or of a value given in place."""
+        value, log = apart(drawn)
+        if self.site.scores is None:
+            return [value]
+        return [value, self.log_probs(value) if log is None else log]
 
     def with_sites(self, change: Callable[[Site], Site]) -> "Call":
         return self._replace(site=change(self.site))
@@ -114,15 +143,14 @@ class Call(NamedTuple):
         """What an observed site returns."""
         return self.site.returned(self.given())
 
-    def draw(self, key: jax.Array) -> jax.Array:
-        """A plain draw, or the data of an observed site."""
+    def draw(self, key: jax.Array) -> jax.Array | ScoredDraw:
+        """A plain draw, scored if the site says so; or the data of an observed site."""
         if self.operands.obs is not None:
             return self.data()
         self.site.check_drawable(self.operands.distribution)
 
         def one(ops: Operands, key):
-            drawn = gated(ops.distribution, ops.active).sample(key)
-            return jnp.asarray(drawn, self.site.out.dtype)
+            return self.site.drawn(gated(ops.distribution, ops.active), key)
 
         return self.over_lanes(one, self.keys(key))
 
@@ -140,18 +168,32 @@ class Call(NamedTuple):
         with jax.named_scope(self.site.label):
             return jnp.sum(self.over_lanes(one, value))
 
-    def score(self, value: Any, beside: Callable[[Operands], Any]) -> tuple:
-        """Its share, as `log_prob` gives it; the same by lane; a `Score`; what `beside` makes.
+    def log_probs(self, value: Any) -> jax.Array:
+        """Log densities of single elements at a value, with the lanes in front.
 
-        The latter three have the lanes in front; `beside` is given the operands of one.
+        They are those before scales and masks; where the site is not reached, they are zero.
         """
 
         def one(ops: Operands, value):
-            found = score(self.site, ops, value)
+            return log_probs(self.site, ops._replace(masks=(), scales=()), value)
+
+        with jax.named_scope(self.site.label):
+            return self.over_lanes(one, value)
+
+    def score(self, value: Any, log: Any, beside: Callable[[Operands], Any]) -> tuple:
+        """Its share, as `log_prob` gives it; the same by lane; a `Score`; what `beside` makes.
+
+        The latter three have the lanes in front; `beside` is given the operands of one. `log` has
+        the log densities of elements, as `log_probs` gives them, where they were drawn along.
+        """
+
+        def one(ops: Operands, value, *drawn):
+            found = score(self.site, ops, value, *drawn)
             return jnp.sum(found.terms), found, beside(ops)
 
         with jax.named_scope(self.site.label):
-            logs, found, others = self.over_lanes(one, value)
+            drawn = () if log is None else (log,)
+            logs, found, others = self.over_lanes(one, value, *drawn)
             return jnp.sum(logs), logs, found, others
 
     def outside(self, value: Any) -> jax.Array:
@@ -170,7 +212,8 @@ class Call(NamedTuple):
         distribution = self.operands.distribution
         if not always and not varies(distribution):
             return self
-        return self._replace(operands=self.operands._replace(distribution=Bounded(distribution)))
+        operands = self.operands._replace(distribution=Bounded(distribution))
+        return self._replace(site=self.site.unscored(), operands=operands)
 
     def reached(self) -> jax.Array | None:
         """Whether each lane is reached, or None where that is certain."""
@@ -200,6 +243,11 @@ def read_call(site: Site, leaves: Sequence[Any]) -> Call:
     return Call(site, operands, tuple(_flags(axis, site.static, operands) for axis in site.vmaps))
 
 
+def call_of(eqn: Any) -> Call:
+    """The call of a `sample` equation, with the shapes of its operands in place of arrays."""
+    return read_call(eqn.params["site"], [v.aval for v in eqn.invars])
+
+
 def _plain(leaf: Any) -> Any:
     """A literal of the jaxpr, in some releases of JAX no array that one can calculate with."""
     literal = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array | np.ndarray)
@@ -226,4 +274,5 @@ def _pack(call: Call) -> tuple[list, Site]:
     site = dataclasses.replace(
         call.site, treedef=treedef, static=static, around=axes, observed=observed
     )
+    site = site.unscored() if observed else site
     return leaves, site

@@ -11,9 +11,10 @@ from jax.lax import stop_gradient
 
 from .._analysis.sampler import chooses_by_noise
 from .._distributions.law import Law, law, why_no_law
+from .._distributions.scored_draw import is_scorable, unscorable
 from .._distributions.support import guarded
 from ..errors import UnsuitableEstimator
-from .call import read_call
+from .call import Call, call_of
 from .site import Site
 
 
@@ -187,18 +188,27 @@ class ScoreFunction(Estimator):
 def default_estimator(distribution: Any) -> Estimator:
     """`Reparameterized` where the distribution says it can be (and can), else `ScoreFunction`."""
     base = law(distribution).base
-    if getattr(base, "has_rsample", False) and not chooses_by_noise(base):
-        return Reparameterized()
-    return ScoreFunction()
+    moves = getattr(base, "has_rsample", False) or not is_scorable(base)
+    suits = moves and Reparameterized().unsuitable(base) is None
+    return Reparameterized() if suits else ScoreFunction()
 
 
 def drawn_at(eqn: Any) -> tuple[Estimator, Law] | None:
     """The estimator and the law of a `sample` equation, or None where it is observed."""
-    operands = read_call(eqn.params["site"], [v.aval for v in eqn.invars]).of_a_lane()
-    if operands.obs is not None:
+    call = call_of(eqn)
+    if call.operands.obs is not None:
         return None
-    estimator = operands.estimator or default_estimator(operands.distribution)
-    return estimator, law(operands.distribution)
+    return estimator_at(call), law(call.of_a_lane().distribution)
+
+
+def estimator_at(call: Call) -> Estimator:
+    """The estimator of a site, its own or the default one."""
+    return call.operands.estimator or default_estimator(call.of_a_lane().distribution)
+
+
+def scores_as_it_draws(estimator: Estimator) -> bool:
+    """Whether an estimator's one particle is a plain draw: its density is that of the draw."""
+    return type(estimator) is Reparameterized
 
 
 def scorable(base: Any, estimator: Estimator, distribution: Any, site: Site) -> Any:
@@ -207,7 +217,11 @@ def scorable(base: Any, estimator: Estimator, distribution: Any, site: Site) -> 
     def refuse():
         raise _unsuited(estimator, distribution, site.address, site.where, _MOVING)
 
-    return base if isinstance(estimator, Reparameterized) else guarded(base, refuse)
+    if isinstance(estimator, Reparameterized):
+        return base
+    if not is_scorable(base):
+        return unscorable(base, site.unscorable(distribution, f" by {type(estimator).__name__}()"))
+    return guarded(base, refuse)
 
 
 _MOVING = "its support moves with its parameters, so the score misses the boundary"

@@ -11,10 +11,11 @@ from .._distributions.families import canonical
 from .._distributions.integers import is_integral, representable
 from .._distributions.partly import completed
 from .._distributions.protocol import value_of
+from .._distributions.scored_draw import apart
 from .._jax.failure import told_of_site
 from ..errors import ChoiceShapeError, ChoiceTypeError, InvalidMask
 from .address import Path, parse
-from .call import Call, Operands, make_call
+from .call import Operands, make_call
 from .estimator import Estimator, check_estimator
 from .foreign import refuse_handlers
 from .obs_mask import parts_of
@@ -40,7 +41,11 @@ def sample(
       batch; the site's density is their product. A site that is only scored (observed,
       conditioned, moved by a kernel) needs no sampler; its values are then of the shape and dtype
       that the distribution states (`batch_shape` and `event_shape`, or `shape`; `dtype` or
-      `support`), else those of the data.
+      `support`), else those of the data. Where it has `sample_and_log_prob(key)` too, which gives
+      a draw as `sample` does and the log density of that (one number, or one an element of the
+      batch), `ppl.simulate` takes both at once, and so it does of NumPyro's transformed
+      distributions. Such a one needs no `log_prob` where it is simulated alone, as a flow that has
+      no inverse is in a guide.
     - `estimator`: how gradients pass this site (`ppl.Reparameterized()`, `ppl.ScoreFunction()`,
       `stdlib.estimators.Enumerate()`, ...). By default `Reparameterized` where the distribution
       says `has_rsample`, else `ScoreFunction`.
@@ -66,7 +71,7 @@ def sample(
     `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`,
     `InvalidMask`; `PartialObservation` where an event is known in part and nothing says what the
     rest of it is; `ForeignStatement` under a handler of NumPyro; `UndrawableSite` where one without
-    a sampler is drawn.
+    a sampler is drawn, `UnscorableSite` where one without a `log_prob` is scored at a given value.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -87,10 +92,10 @@ def sample(
     refuse_handlers(f"sample({address!r})")
     if obs_mask is not None:
         return _sample_rest(address, user_location(), distribution, estimator, obs, obs_mask)
-    return _call(address, user_location(), Operands(distribution, estimator, obs)).bind()
+    return _site(address, user_location(), Operands(distribution, estimator, obs))
 
 
-def _call(address: str, where: str, operands: Operands, like: Any = None) -> Call:
+def _site(address: str, where: str, operands: Operands, like: Any = None) -> jax.Array:
     """A site, its operands checked; of the shape of `like` where nothing else is stated."""
     path = parse(address)
     with told_of_site(address, where):
@@ -102,7 +107,7 @@ def _call(address: str, where: str, operands: Operands, like: Any = None) -> Cal
     if estimator is not None:
         check_estimator(estimator, distribution, address, where)
     operands = operands._replace(distribution=distribution, obs=obs)
-    return make_call(path, operands, out, where, drawable)
+    return apart(make_call(path, operands, out, where, drawable).bind())[0]
 
 
 def _sample_rest(
@@ -120,9 +125,9 @@ def _sample_rest(
     parts = parts_of(distribution, obs_mask, value, address, where)
     with told_of_site(address, where):
         obs = completed(distribution, obs, parts.flags, value)
-        known = _call(address, where, Operands(parts.known, None, obs, parts.masks)).bind()
+        known = _site(address, where, Operands(parts.known, None, obs, parts.masks))
         rest = parts.rest(known)
-    drawn = _call(f"{address}_unobserved", where, Operands(rest, estimator), known).bind()
+    drawn = _site(f"{address}_unobserved", where, Operands(rest, estimator), known)
     return jnp.where(parts.flags, known, drawn)
 
 

@@ -7,10 +7,12 @@ import sys
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from .._distributions.integers import as_integers
+from .._distributions.scored_draw import ScoredDraw, scored_sampler
 from .._jax import source
-from ..errors import UndrawableSite
+from ..errors import UndrawableSite, UnscorableSite
 from .address import Path, render
 
 SITE_LABEL = re.compile(r"site (\S+) \((.*?:\d+)\)")
@@ -38,6 +40,8 @@ class Site:
     leading dimension for each `Vmap`. `branch` has the names of the batched `cond`s it is in, and
     which of their branches. `observed` says that the operands include data, `drawable` that the
     distribution has a sampler.
+    `scores` is the shape and dtype of the log density of a draw, where the equation has that of a
+    plain draw as a second output: `(*lanes, *batch)`, before scales and masks.
     `law` is that of the estimate of a compound site's density.
     """
 
@@ -50,6 +54,7 @@ class Site:
     branch: tuple[tuple[Path, int], ...] = ()
     observed: bool = False
     drawable: bool = True
+    scores: jax.ShapeDtypeStruct | None = None
     law: Literal["exact", "weight", "log"] | None = "exact"
 
     def __repr__(self) -> str:
@@ -78,6 +83,16 @@ class Site:
     def lane_shape(self) -> tuple[int, ...]:
         return tuple(axis.size for axis in self.vmaps)
 
+    @property
+    def outs(self) -> list[jax.ShapeDtypeStruct]:
+        """The outputs of its equation: a value, and, where `scores`, the log density of that."""
+        outs = [self.out] if self.scores is None else [self.out, self.scores]
+        return [jax.ShapeDtypeStruct(self.lane_shape + out.shape, out.dtype) for out in outs]
+
+    def unscored(self) -> "Site":
+        """The site without the log density of its draw."""
+        return self if self.scores is None else dataclasses.replace(self, scores=None)
+
     def batched(self, size: int, mapped: tuple[bool, ...]) -> "Site":
         """The site under one more, outermost vmap."""
         return dataclasses.replace(self, around=(Vmap(size, mapped), *self.around))
@@ -98,6 +113,25 @@ class Site:
                 "(obs=..., ppl.condition), give its value to ppl.log_density, move it by a kernel "
                 "(stdlib.inference.chain), or give its distribution a `sample(key)`."
             )
+
+    def unscorable(self, distribution: Any, by: str = "") -> UnscorableSite:
+        """The error where a value is to be scored that the distribution has no density for."""
+        return UnscorableSite(
+            f"Site {self.address!r} at {self.where} was to be scored at a given value{by}, but its "
+            f"distribution {type(distribution).__name__} has no density there: its `log_prob` is "
+            "missing or not implemented. Only simulate it, with ppl.Reparameterized() as its "
+            "estimator, where it knows the density of its own draws (`sample_and_log_prob`); or "
+            "give it a `log_prob(value)`: for a flow, take one that has an inverse."
+        )
+
+    def drawn(self, distribution: Any, key: jax.Array) -> jax.Array | ScoredDraw:
+        """A draw of one lane, in the dtypes of the site, scored if that is asked for."""
+        if self.scores is None:
+            return jnp.asarray(distribution.sample(key), self.out.dtype)
+        sampler = scored_sampler(distribution)
+        assert sampler is not None
+        value, log = sampler(key)
+        return ScoredDraw(jnp.asarray(value, self.out.dtype), jnp.asarray(log, self.scores.dtype))
 
     def returned(self, value: Any) -> Any:
         """A given value as the site returns it: numbers at an integer site are integers there."""

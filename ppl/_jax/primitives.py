@@ -2,14 +2,15 @@
 
 They carry an effect, so an unread (observed) site survives JAX's dead-code elimination. The
 batching rule of `sample` only records the mapped axis; it is a fancy batcher, which JAX also calls
-when no operand is mapped, so sites in `vmap` draw independently per lane.
+when no operand is mapped, so sites in `vmap` draw independently per lane. A site may have a second
+output, the log density of its draw; where nobody reads it, dead-code elimination takes it off.
 """
 
 from collections.abc import Callable
 
 import jax
 from jax._src import core, effects
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
 
 from ..errors import DifferentiatedSite, SampleOutsideTransformation
 
@@ -39,8 +40,7 @@ sample_p.multiple_results = True
 
 @sample_p.def_effectful_abstract_eval
 def _sample_abstract_eval(*_, site):
-    aval = core.ShapedArray(site.lane_shape + site.out.shape, site.out.dtype)
-    return [aval], {SampleEffect()}
+    return [core.ShapedArray(out.shape, out.dtype) for out in site.outs], {SampleEffect()}
 
 
 def _undischarged(*_, site, **__):
@@ -65,13 +65,21 @@ def _sample_batching_rule(axis_data, operands, dims, *, site):
         x if d is None else jax.numpy.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)
     ]
     mapped = tuple(d is not None for d in dims)
-    return sample_p.bind(*moved, site=site.batched(axis_data.size, mapped)), [0]
+    outs = sample_p.bind(*moved, site=site.batched(axis_data.size, mapped))
+    return outs, [0] * len(outs)
+
+
+def _sample_dce_rule(used, eqn):
+    if not all(used[1:]):  # the log density of the draw
+        eqn = eqn.replace(outvars=eqn.outvars[:1], params={"site": eqn.params["site"].unscored()})
+    return [True] * len(eqn.invars), eqn
 
 
 sample_p.def_impl(_undischarged)
 mlir.register_lowering(sample_p, lambda ctx, *args, site: _undischarged(site=site))
 ad.primitive_jvps[sample_p] = _differentiated
 batching.fancy_primitive_batchers[sample_p] = _sample_batching_rule
+partial_eval.dce_rules[sample_p] = _sample_dce_rule
 
 
 control_variate_p = core.Primitive("control_variate")

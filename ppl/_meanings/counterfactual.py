@@ -12,6 +12,7 @@ from .._distributions.bounded import Bounded
 from .._distributions.coupling import coupled
 from .._distributions.cut import gated
 from .._distributions.finite import Finite, redrawn, table
+from .._distributions.scored_draw import ScoredDraw, apart
 from .._ir.call import Call, Operands
 from .._ir.compound import Compound
 from .._ir.fresh_key import fresh_key, fresh_keys
@@ -104,9 +105,10 @@ def _free(placed: Placed) -> Placed:
 
 def _recorded(call: Any, feed: Feed) -> tuple[Any, Record]:
     """Emits a site again, with the record of its value and of what it is drawn from."""
-    value = call.bind()
-    compound = isinstance(call, Compound)
-    return value, Record(values_of(call, value) if compound else drawn_of(call, value))
+    drawn = call.bind()
+    if isinstance(call, Compound):
+        return drawn, Record(values_of(call, drawn))
+    return drawn, Record(drawn_of(call, *apart(drawn)))
 
 
 def _changed(reached: Mapping[tuple, Influence]) -> Callable:
@@ -120,7 +122,8 @@ def _changed(reached: Mapping[tuple, Influence]) -> Callable:
             return constant(call.site, feed.values[path]), Record()
         record = feed.records[path]
         if not influence.any:
-            return record.value, Record()
+            log = record.log_prob
+            return record.value if log is None else ScoredDraw(record.value, log), Record()
         return _moved(call, record, influence), Record()
 
     return meaning
@@ -149,7 +152,7 @@ def _moved(call: Call, record: SiteRecord, influence: Influence) -> Any:
         return _noise(call, rows).bind()
     if valid is None:
         return _coupled(call, record, influence, value, None)
-    fresh = _noise(call, None, jnp.logical_not(valid)).bind()
+    fresh, _ = apart(_noise(call, None, jnp.logical_not(valid)).bind())
     moved = _coupled(call, record, influence, value, valid)
     return jnp.where(_spread(valid, value), moved, fresh)
 
@@ -160,7 +163,7 @@ def _spread(flags: jax.Array, value: jax.Array) -> jax.Array:
 
 def _noise(call: Call, rows: Finite | None, flag: Any = None) -> Call:
     """A site in the scope of noise: of its own distribution, or of listed values and chances."""
-    call = call.with_sites(lambda site: site.under((NOISE,)))
+    call = call.with_sites(lambda site: site.unscored().under((NOISE,)))
     call = call.with_operand("obs", None).with_operand("masks", ()).with_operand("scales", ())
     if rows is not None:
         call = call.with_operand("estimator", None)

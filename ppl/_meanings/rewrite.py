@@ -9,7 +9,7 @@ from jax import lax
 
 from .._ir.address import nearest, parse, render
 from .._ir.compound import Compound
-from .._ir.estimator import Estimator, check_estimator, default_estimator
+from .._ir.estimator import Estimator, check_estimator, estimator_at
 from .._ir.site import Site
 from .._ir.stage import P, T, stage, standing_for
 from .._jax.run import run
@@ -318,8 +318,7 @@ def with_estimators(program: Callable[P, T], estimators: Mapping[str, Any]) -> C
             address = render(call.site.path)
             if _matches(pattern, address) and not call.site.observed:
                 if callable(estimator) and not isinstance(estimator, Estimator | type):
-                    own = call.operands.estimator
-                    estimator = estimator(own or default_estimator(call.of_a_lane().distribution))
+                    estimator = estimator(estimator_at(call))
                 _check(call, estimator, address)
                 call = call.with_operand("estimator", estimator)
         return call

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._distributions.scored_draw import apart
 from .._ir.address import nest, parse, render
 from .._ir.compound import Compound
 from .._ir.stage import P, T, stage
@@ -110,9 +111,10 @@ def _simulate(call, feed):
         given = call.given()
         sites, log = record_of(call.bounded(), given)
         return call.site.returned(given), Record(sites, log_likelihood=log)
-    value = call.bind()
-    sites, log = record_of(call, value)
-    return value, Record(sites, log_density=log)
+    drawn = call.scoring().bind()
+    value, drawn_log = apart(drawn)
+    sites, log = record_of(call, value, None if call.cuts_given else drawn_log)
+    return drawn, Record(sites, log_density=log)
 
 
 def _simulate_compound(call: Compound) -> tuple[list, Record]:

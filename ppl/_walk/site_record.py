@@ -157,15 +157,24 @@ def values_of(call: Call | Compound, values: Sequence[Any]) -> dict[Path, SiteRe
     }
 
 
-def drawn_of(call: Call, value: Any) -> dict[Path, SiteRecord]:
-    """The record of a site's value and of what it is drawn from, without a density, by path."""
+def drawn_of(call: Call, value: Any, log: Any = None) -> dict[Path, SiteRecord]:
+    """The record of a site's value and of what it is drawn from, by path.
+
+    Without a density, but for the log densities that were drawn along, if they were.
+    """
     (record,) = values_of(call, [value]).values()
-    return {call.site.path: dataclasses.replace(record, _parts=call.over_lanes(_parts))}
+    parts = call.over_lanes(_parts)
+    return {call.site.path: dataclasses.replace(record, log_prob=log, _parts=parts)}
 
 
-def record_of(call: Call, given: Any) -> tuple[dict[Path, SiteRecord], jax.Array]:
-    """The record of a site at a value, by path, and its share of the log density."""
-    log, logs, scored, parts = call.score(given, _parts)
+def record_of(
+    call: Call, given: Any, drawn: Any = None
+) -> tuple[dict[Path, SiteRecord], jax.Array]:
+    """The record of a site at a value, by path, and its share of the log density.
+
+    `drawn` are the log densities that were drawn along with the value, if they were.
+    """
+    log, logs, scored, parts = call.score(given, drawn, _parts)
     record = SiteRecord(
         call.site.returned(given),
         logs,

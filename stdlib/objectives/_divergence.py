@@ -16,7 +16,7 @@ def divergence(q: Any, p: Any) -> jax.Array | None:
     Both are distributions of values of one shape. Repeated (`expand`) and joined (`to_event`)
     elements are taken apart; masks, point masses and other transforms have none.
     """
-    if q.batch_shape + q.event_shape != p.batch_shape + p.event_shape:
+    if _shape(q) is None or _shape(q) != _shape(p):
         return None
     if "gaussian" == _kind(q) == _kind(p) and "joint" in (_form(q), _form(p)):
         return _joint_gaussians(q, p)
@@ -25,9 +25,14 @@ def divergence(q: Any, p: Any) -> jax.Array | None:
     if formula is None:
         return None
     found = formula(mine, theirs)
-    elements = q.batch_shape + q.event_shape
-    batch = elements[: len(elements) - len(mine.event_shape)]
+    batch = _shape(q)[: len(_shape(q)) - len(mine.event_shape)]
     return None if found is None else jnp.sum(jnp.broadcast_to(found, batch))
+
+
+def _shape(distribution: Any) -> Any:
+    """The shape of a value; None of what is no distribution of NumPyro's."""
+    named = hasattr(distribution, "batch_shape")
+    return distribution.batch_shape + distribution.event_shape if named else None
 
 
 def _kind(distribution: Any) -> str:

@@ -54,7 +54,9 @@ class Pathwise(Estimator):
     def unsuitable(self, distribution: Any) -> str | None:
         """Neither of the two suits."""
         reason = Reparameterized().unsuitable(distribution)
-        return reason if ImplicitReparameterized().unsuitable(distribution) else None
+        if reason is None or ImplicitReparameterized().unsuitable(distribution) is None:
+            return None
+        return reason
 
 
 def simulate_pathwise(guide: Callable, what: str, remedy: str) -> Trace:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 from unittest import mock
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,17 @@ class Advice(NamedTuple):
     fails: object
     follows: object
     number: float = 0.0
+
+
+class Doubled(eqx.Module):
+    """Two times a standard normal, whose density at given values it does not know."""
+
+    def sample(self, key):
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key):
+        x = NORMAL.sample(key)
+        return 2.0 * x, NORMAL.log_prob(x) - jnp.log(2.0)
 
 
 class LogLaw(Exact):
@@ -96,6 +108,14 @@ def apart():
 
 def with_data():
     sample("y", dist.Normal(one(), 1.0), obs=0.0)
+
+
+def wide():
+    sample("x", dist.Normal(0.0, 2.0))
+
+
+def doubled():
+    return sample("x", Doubled(), ppl.Reparameterized())
 
 
 def pair():
@@ -400,6 +420,11 @@ ADVICE = {
     ),
     "UndrawableSite": Advice(
         seeded(lambda: sample("x", FLAT)), scored(lambda: sample("x", FLAT), {"x": 0.5}), 0.0
+    ),
+    "UnscorableSite": Advice(
+        seeded(lambda: elbo(wide, doubled, {}, gradient="sticking-the-landing")),
+        seeded(lambda: elbo(wide, doubled, {})),
+        0.0,
     ),
     "UnknownAddress": Advice(
         seeded(ppl.marginal(pair, "z", Exact())),

@@ -55,8 +55,14 @@ class TwoValues(eqx.Module):
     log_prob = staticmethod(lambda value: 0.0)
 
 
+class Drawn(eqx.Module):
+    sample = staticmethod(lambda key: jnp.zeros(()))
+    sample_and_log_prob = staticmethod(lambda key: (jnp.zeros(()), jnp.zeros(())))
+
+
 FLAT = dist.ImproperUniform(dist.constraints.real, (), ())
 NO_SAMPLER = ["'x'", "SITE", "ImproperUniform", "only be scored", "obs=", "`sample(key)`"]
+NO_DENSITY = ["'x'", "SITE", "Drawn", "`log_prob`", "simulate", "ppl.Reparameterized()"]
 NO_MEANING = ["'x'", "SITE", "outside any transformation", "ppl.seed(program)(key, ...)"]
 STATEMENTS = [
     (lambda: sample("x", NORMAL), e.SampleOutsideTransformation, NO_MEANING),
@@ -83,6 +89,9 @@ STATEMENTS = [
      NO_SAMPLER),
     (lambda: ppl.expectation(lambda: 1.0 * sample("x", FLAT, ppl.ScoreFunction()))(KEY),
      e.UndrawableSite, NO_SAMPLER),
+    (scored({"x": 0.0}, lambda: sample("x", Drawn())), e.UnscorableSite, NO_DENSITY),
+    (lambda: ppl.expectation(lambda: 1.0 * sample("x", Drawn(), ppl.ScoreFunction()))(KEY),
+     e.UnscorableSite, ["ScoreFunction()", *NO_DENSITY]),
 ]  # fmt: skip
 
 

@@ -13,11 +13,18 @@ from jax.lax import stop_gradient
 from ..._distributions.cut import gated
 from ..._distributions.law import law
 from ..._ir.call import Call, Operands, read_call
-from ..._ir.estimator import Estimator, Particles, check_estimator, default_estimator, scorable
+from ..._ir.estimator import (
+    Estimator,
+    Particles,
+    check_estimator,
+    default_estimator,
+    scorable,
+    scores_as_it_draws,
+)
 from ..._ir.site import Site
-from ..._jax import equations, identities
-from ..._jax.control_flow import bodies
+from ..._jax import identities
 from ..._jax.leaves import Static
+from ..._walk.walker import sample_equations
 from ...errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
 
 
@@ -27,6 +34,8 @@ class Measure(NamedTuple):
     Values are `(particles, *lanes, *event)`, weights `(particles, *lanes)` or None where constantly
     one. With `shared_weights` (constants of the particles), weights are relative to these.
     `baseline` and `control` are `(*lanes)` or None, `chances` are like the weights or None.
+    `log_prob` are the log densities of the values, `(particles, *lanes)`, where they are drawn
+    along.
     """
 
     values: jax.Array
@@ -35,6 +44,7 @@ class Measure(NamedTuple):
     baseline: jax.Array | None = None
     control: jax.Array | None = None
     chances: jax.Array | None = None
+    log_prob: jax.Array | None = None
 
 
 class Kind(NamedTuple):
@@ -82,14 +92,10 @@ def kind_of(site: Site, avals: Any, allow_biased: bool) -> Kind:
 
 def kinds_within(jaxpr: Any, allow_biased: bool) -> list[Kind]:
     """The kinds of all the sites of a jaxpr, nested ones included."""
-    kinds = []
-    for eqn in jaxpr.eqns:
-        if equations.kind(eqn) == "sample":
-            kinds.append(kind_of(eqn.params["site"], [v.aval for v in eqn.invars], allow_biased))
-        elif equations.has_sites(eqn):
-            for body in bodies(eqn):
-                kinds += kinds_within(body, allow_biased)
-    return kinds
+    return [
+        kind_of(eqn.params["site"], [v.aval for v in eqn.invars], allow_biased)
+        for eqn in sample_equations(jaxpr)
+    ]
 
 
 def measure(
@@ -110,7 +116,7 @@ def measure(
     def lane(operands: Operands, key):
         return _measure_lane(call.site, operands, key, allow_biased, flags)
 
-    lanes_last: Any = (Measure(1, 1, 0, 0, 0, 1), None)  # type: ignore[arg-type]
+    lanes_last: Any = (Measure(1, 1, 0, 0, 0, 1, 1), None)  # type: ignore[arg-type]
     out, kind = call.over_lanes(lane, call.keys(key), out_axes=lanes_last)
     if out.shared_weights is None or not call.site.vmaps:
         return out, kind
@@ -124,6 +130,8 @@ def _measure_lane(
     site: Site, operands: Operands, key: jax.Array, allow_biased: bool, flags: tuple
 ) -> tuple[Measure, Static[Kind]]:
     reached = (*operands.active, *flags)
+    if site.scores is not None:
+        return _scored(site, operands, key, reached)
     estimator, drawn = _draw(site, operands, key, allow_biased, reached)
     values, weights = jnp.asarray(drawn.values), drawn.weights
     if weights is None and drawn.control is not None:
@@ -143,6 +151,17 @@ def _measure_lane(
     baseline = _cost(drawn.baseline, weights, reached, is_control=False)
     control = _cost(drawn.control, weights, reached, is_control=True)
     return Measure(values, weights, shared, baseline, control, chances), kind
+
+
+def _scored(
+    site: Site, operands: Operands, key: jax.Array, reached: tuple
+) -> tuple[Measure, Static[Kind]]:
+    """A plain draw with its log density, both of one pass."""
+    estimator = estimator_of(site, operands, allow_biased=False)
+    assert scores_as_it_draws(estimator), site
+    value, log = site.drawn(gated(operands.distribution, reached), key)
+    kind = _kind(Particles(value[None], None), False, estimator.exact, site)
+    return Measure(value[None], log_prob=log[None]), Static(kind)
 
 
 def _draw(

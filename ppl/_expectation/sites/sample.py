@@ -35,7 +35,10 @@ from .weighted_site import WeightedSite
 
 
 def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
-    """The value of a site; its weights are noted in the evaluation."""
+    """The value of a site, and its log density where that is drawn along.
+
+    Its weights are noted in the evaluation; what is drawn along with has none.
+    """
     site, flags = eqn.params["site"], evaluation.scope.active
 
     def measured(*arrays):
@@ -43,7 +46,7 @@ def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -
         return measure(call, keys.key, evaluation.allow_biased, active)
 
     found, known = _trace_lanes(measured, [*vals, *flags], evaluation.calling(eqn))
-    (values, weights, constants, *costs), kind = found, known.value
+    (values, weights, constants, *costs, log), kind = found, known.value
     if evaluation.all_exact and not kind.exact and not site.observed:
         raise UnsuitableEstimator(
             f"ppl.log_expectation sums over every choice, but site {site.address!r} at "
@@ -51,7 +54,8 @@ def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -
             'ppl.with_estimators(program, {"*": Enumerate()}).'
         )
     if weights is None:
-        return [_first(values)]
+        scores = [] if log is None else [_first(log)._replace(unbounded=True)]
+        return [_first(values), *scores]
     value, weight = _align(values, weights, evaluation)
     if evaluation.all_exact:
         weight = each_array(lambda array, _: _log(array), weight)
