@@ -165,7 +165,7 @@ class UnsupportedControlFlow(ProgramError, NotImplementedError):
 
 
 class ReverseModeLoop(ProgramError, ValueError):
-    """Reverse-mode differentiation reached a `while_loop` that contains sites."""
+    """Reverse-mode differentiation reached a `while_loop`, such as one that contains sites."""
 
 
 class DifferentiatedSite(ProgramError, TypeError):

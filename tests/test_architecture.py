@@ -106,6 +106,7 @@ LAYERS = [
     ["_expectation.inspect"],
     ["_expectation"],
     [
+        "_fit.gradient",
         "_fit.minibatches",
         "_fit.origin",
         "_fit.parameters",

@@ -12,18 +12,20 @@ from ..errors import InvalidObjective, InvalidOptimizer, InvalidSetting
 from .result import FitResult
 
 POLICIES = ("raise", "skip", "stop")
+MODES = ("reverse", "forward")
 
 
-def check_settings(steps: Any, num_samples: Any, on_nonfinite: Any) -> None:
-    """Raises `InvalidSetting` where a number is not a positive integer, or the policy unknown."""
+def check_settings(steps: Any, num_samples: Any, mode: Any, on_nonfinite: Any) -> None:
+    """Raises `InvalidSetting` where a number is not a positive integer, or a word unknown."""
     for name, value in (("steps", steps), ("num_samples", num_samples)):
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not whole or value < 1:
             raise InvalidSetting(f"{name} must be a positive integer, got {value!r}.")
-    if on_nonfinite not in POLICIES:
-        raise InvalidSetting(
-            f"on_nonfinite must be one of {', '.join(map(repr, POLICIES))}, got {on_nonfinite!r}."
-        )
+    for name, value, words in (("on_nonfinite", on_nonfinite, POLICIES), ("mode", mode, MODES)):
+        if value not in words:
+            raise InvalidSetting(
+                f"{name} must be one of {', '.join(map(repr, words))}, got {value!r}."
+            )
 
 
 def check_optimizer(optimizer: Any) -> None:

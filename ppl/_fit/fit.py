@@ -37,6 +37,7 @@ def fit(
     batch_size: int | None = None,
     maximize: bool = True,
     trainable: Any = None,
+    mode: Literal["reverse", "forward"] = "reverse",
     on_nonfinite: Literal["raise", "skip", "stop"] = "raise",
     progress: bool = True,
     allow_biased: bool = False,
@@ -67,6 +68,10 @@ def fit(
     - `maximize`: False to minimise. Parameters of a `baseline` approach the cost either way.
     - `trainable`: which floating-point leaves to train: a function from a leaf to a bool, or a
       pytree prefix of `params` of bools.
+    - `mode`: how the gradient is taken. `"forward"` is for objectives with a `while_loop`, which
+      have no reverse mode, and for long loops with few parameters, as it stores no step of them. It
+      is the same gradient, at the cost of a derivative for each number that is trained (and for
+      each in a `State`).
     - `on_nonfinite`: where the objective or a gradient is not finite, `"raise"`, `"skip"` the
       update, or `"stop"` and return the fit before that step.
     - `progress`: show a bar with the objective and the steps a second (needs tqdm).
@@ -84,8 +89,8 @@ def fit(
     **Returns** a `FitResult`: `.params`, `.history`, `.opt_state`, `.plot()`.
 
     **Raises** `NotTrainable`, `NonFiniteUpdate`, `InvalidKey`, `InvalidObjective`,
-    `InvalidOptimizer`, `InvalidData`, `InvalidSetting`, `InvalidState`, and what
-    `ppl.expectation` raises.
+    `InvalidOptimizer`, `InvalidData`, `InvalidSetting`, `InvalidState`, `ReverseModeLoop` where a
+    `while_loop` needs `mode="forward"`, and what `ppl.expectation` raises.
 
     ```python
     >>> import jax, jax.numpy as jnp, optax, ppl, numpyro.distributions as dist
@@ -104,7 +109,7 @@ def fit(
 
     ```
     """
-    check_settings(steps, num_samples, on_nonfinite)
+    check_settings(steps, num_samples, mode, on_nonfinite)
     check_optimizer(optimizer)
     check_objective(objective, with_batch=data is not None)
     step_key, data_key = jax.random.split(checked_key(key, "ppl.fit(..., key=)"))
@@ -121,7 +126,7 @@ def fit(
         TrainState(trained, carried, opt_state, jnp.asarray(True)),
         minibatches and minibatches.start(),
     )
-    update = Update(num_samples, maximize, allow_biased, skip=on_nonfinite == "skip")
+    update = Update(num_samples, maximize, allow_biased, mode, skip=on_nonfinite == "skip")
     loop = Loop(Same(static[0]), Same(static[1]), Same(optimizer), update, minibatches)
     warn_integers(loop, inputs, moment, trainable)
     first = 0 if resume is None else resume.steps

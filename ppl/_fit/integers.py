@@ -12,6 +12,7 @@ import numpy as np
 
 from .._analysis.dataflow import flow, merged
 from ..errors import IntegerParameter
+from .gradient import Mode
 from .loop import Inputs, Loop, Moment
 from .parameters import chosen_leaves, is_state, parameter_name
 
@@ -35,7 +36,7 @@ def warn_integers(loop: Loop, inputs: Inputs, moment: Moment, trainable: Any) ->
             estimate = loop.update.loss(inputs.step_key, params, objective, batch)
             return estimate(moment.state.trained, moment.state.carried)
 
-        if _reached(loss, leaf):
+        if _reached(loss, leaf, loop.update.mode):
             warnings.warn(_text(parameter_name(path), leaf), IntegerParameter, stacklevel=3)
 
 
@@ -59,7 +60,7 @@ def _is_integer_array(leaf: Any) -> bool:
     return array and jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
-def _reached(loss: Callable, leaf: Any) -> bool:
+def _reached(loss: Callable, leaf: Any, mode: Mode) -> bool:
     """Whether the loss, as a function of reals in place of integers, has a derivative in them.
 
     Where they are an index, a length, or something else that reals cannot be, it has none.
@@ -69,11 +70,17 @@ def _reached(loss: Callable, leaf: Any) -> bool:
     def pulled(number, cotangent):
         return jax.vjp(loss, number)[1](cotangent)
 
+    def pushed(number, tangent):
+        return jax.jvp(loss, (number,), (tangent,))[1]
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = jax.eval_shape(loss, number)
-            jaxpr = jax.make_jaxpr(pulled)(number, jnp.ones(value.shape, value.dtype)).jaxpr
+            if mode == "forward":
+                jaxpr = jax.make_jaxpr(pushed)(number, number).jaxpr
+            else:
+                value = jax.eval_shape(loss, number)
+                jaxpr = jax.make_jaxpr(pulled)(number, jnp.ones(value.shape, value.dtype)).jaxpr
     except Exception:  # whatever the objective raises of a real
         return False
     return bool(merged(flow(jaxpr, [frozenset(), frozenset({"reached"})], _spread)))

@@ -13,7 +13,7 @@ from .._meanings.seed import seed
 from .ahead import DrawnAhead, draw_ahead
 from .minibatches import Minibatches
 from .sameness import Same, whole
-from .step import Measured, TrainState, Update, value_and_gradient
+from .step import Measured, TrainState, Update
 
 MOST_PROGRAMS = 16
 _PROGRAMS: dict = {}  # from (loop, capacity) to the compiled program, the last used one last
@@ -116,7 +116,7 @@ class Loop(NamedTuple):
         """The objective and its gradient at one step, as `run` would find them."""
         key, moment = self._at(inputs, moment, step)
         loss = self.update.loss(key, *self.problem(inputs, moment.shuffle, step))
-        value, (gradient, _) = value_and_gradient(loss, moment.state)
+        value, (gradient, _) = self.update.value_and_gradient(loss, moment.state)
         if self.update.maximize:
             return -value, jax.tree.map(jnp.negative, gradient)
         return value, gradient

@@ -12,6 +12,7 @@ from .._expectation import estimator
 from .._ir.stage import program_name
 from ..errors import NonScalarObjective
 from .carried import inexact, updated_states
+from .gradient import Mode, differentiated_by, value_and_gradient
 
 
 class TrainState(NamedTuple):
@@ -35,12 +36,14 @@ class Update(NamedTuple):
 
     The step estimates `objective(params, *batch)`, where `params` is what is trained together with
     what is `frozen`. Optimizers minimise; `maximize` says that the objective is to go up. Where a
-    step is not finite, `skip` leaves it out, and `freeze` it and all that follow.
+    step is not finite, `skip` leaves it out, and `freeze` it and all that follow. `mode` is that of
+    the gradient.
     """
 
     num_samples: int
     maximize: bool
     allow_biased: bool
+    mode: Mode = "reverse"
     skip: bool = False
     freeze: bool = False
 
@@ -63,10 +66,11 @@ class Update(NamedTuple):
     def __call__(self, key, state, optimizer, *problem) -> tuple[TrainState, Measured]:
         """The next state, and what was measured at this one."""
         loss = self.loss(key, *problem)
-        value, (gradient, of_states) = value_and_gradient(loss, state)
+        value, (gradient, of_states) = self.value_and_gradient(loss, state)
+        at_states = differentiated_by(self.mode, lambda trained: loss(trained, state.carried))
 
         def value_fn(trained, **_):
-            return loss(trained, state.carried)
+            return at_states(trained)
 
         optimizer = optax.with_extra_args_support(optimizer)
         updates, opt_state = optimizer.update(
@@ -78,6 +82,14 @@ class Update(NamedTuple):
         new = TrainState(trained, carried, opt_state, state.alive)
         measured = Measured(-value if self.maximize else value, norm(gradient))
         return self._guarded(new, state, measured)
+
+    def value_and_gradient(self, loss: Callable, state: TrainState) -> tuple[Any, tuple[Any, Any]]:
+        """The loss at a state, and its gradients in what is trained and in what is carried."""
+
+        def of_floats(trained, floats):
+            return loss(trained, eqx.combine(floats, state.carried))
+
+        return value_and_gradient(of_floats, self.mode, state.trained, inexact(state.carried))
 
     def _guarded(
         self, new: TrainState, old: TrainState, measured: Measured
@@ -102,15 +114,6 @@ def one_scalar(estimates: Any, objective: Callable) -> jax.Array:
         f"{len(jax.tree.leaves(estimates))} in a {type(estimates).__name__}. Return their sum, "
         "each times its factor; ppl.expectation(objective)(key, params) estimates the parts."
     )
-
-
-def value_and_gradient(loss: Callable, state: TrainState) -> tuple[jax.Array, tuple[Any, Any]]:
-    """The loss at a state, and its gradients in what is trained and in what is carried."""
-
-    def of_floats(trained, floats):
-        return loss(trained, eqx.combine(floats, state.carried))
-
-    return jax.value_and_grad(of_floats, (0, 1))(state.trained, inexact(state.carried))
 
 
 def norm(gradient: Any) -> jax.Array:

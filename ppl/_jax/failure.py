@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ..errors import InvalidDistribution, ProgramError, SiteFailure
+from ..errors import InvalidDistribution, ProgramError, ReverseModeLoop, SiteFailure
 from . import source
 
 
@@ -51,6 +51,22 @@ def _remedy(failure: Exception) -> str:
         "Check that the shapes and dtypes of its parameters, of its data and of what its estimator "
         "holds (a baseline, a network) fit each other, by calling sample(key) and log_prob(value)."
     )
+
+
+@contextmanager
+def told_of_reverse_mode(remedy: str) -> Iterator[None]:
+    """A `while_loop` that reverse mode reaches is a `ReverseModeLoop`, which says the remedy."""
+    try:
+        yield
+    except ReverseModeLoop as failure:
+        raise ReverseModeLoop(f"{failure} Or {remedy}.") from None
+    except ValueError as failure:
+        if "Reverse-mode differentiation does not work" not in str(failure):
+            raise
+        raise ReverseModeLoop(
+            "Reverse-mode differentiation reached a while_loop (or a fori_loop whose number of "
+            f"steps is traced). Use lax.scan with a fixed number of steps, or {remedy}."
+        ) from failure
 
 
 @contextmanager

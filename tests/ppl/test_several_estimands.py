@@ -121,7 +121,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_each_entry_is_what_it_is_alone(name):
-    """Value, and gradient (in a baseline's parameters too), key by key."""
+    """Value, and gradient (in a baseline's parameters too), key by key, in both modes."""
     program = PROGRAMS[name]
 
     def alone(i):
@@ -132,14 +132,16 @@ def test_each_entry_is_what_it_is_alone(name):
         together = partial(ppl.expectation(program), KEY)
         entries = [partial(alone(i), KEY) for i in range(count)]
         one_by_one = [jax.value_and_grad(entry)(p) for entry in entries]
-        return (together(p), jax.jacrev(together)(p)), one_by_one
+        return (together(p), jax.jacrev(together)(p), jax.jacfwd(together)(p)), one_by_one
 
     count = len(jax.tree.leaves(jax.eval_shape(ppl.expectation(program), KEY, P)))
-    (values, slopes), one_by_one = both(P)
+    (values, slopes, forward), one_by_one = both(P)
     assert jax.tree.structure(values) == jax.tree.structure(slopes)
     assert jax.tree.structure(values) == jax.tree.structure(ppl.seed(program)(KEY, P))
     pairs = list(zip(jax.tree.leaves(values), jax.tree.leaves(slopes), strict=True))
     np.testing.assert_allclose(pairs, one_by_one, rtol=2e-5, atol=1e-6)
+    modes = [jax.tree.leaves(tree) for tree in (forward, slopes)]
+    np.testing.assert_allclose(*modes, rtol=2e-5, atol=1e-6)
 
 
 def test_the_entries_of_a_while_loop_in_forward_mode():
