@@ -45,6 +45,12 @@ def law(distribution: Any) -> Law:
     return Law(*_split(_changed(distribution, _scores_otherwise, _drawn)))
 
 
+def is_of_its_draws(distribution: Any) -> bool:
+    """Whether the density is that of the draws: nothing in it is masked, censored or a factor."""
+    leaves = jax.tree.leaves(distribution, is_leaf=_scores_otherwise)
+    return not any(map(_scores_otherwise, leaves))
+
+
 def scored(distribution: Any) -> Any:
     """A distribution that scores its transformed discrete parts by the mass of the preimage."""
     return _changed(distribution, _moves_mass, _by_preimage)

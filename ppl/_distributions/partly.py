@@ -124,8 +124,12 @@ def completed(distribution: Any, data: Any, flags: Flags, value: jax.ShapeDtypeS
 
 
 def batch_of(distribution: Any, value: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-    """The shape of its batch: that of the log densities of a value."""
-    return jax.eval_shape(distribution.log_prob, value).shape
+    """The shape of its batch: that of the log densities of a value; none where it has none."""
+    try:
+        log_prob = getattr(distribution, "log_prob", None)
+        return () if log_prob is None else jax.eval_shape(log_prob, value).shape
+    except NotImplementedError:
+        return ()
 
 
 def split_event(distribution: Any, known: Flags) -> tuple[Any, Callable[[Any], Any]] | None:

@@ -8,18 +8,20 @@ import numpy as np
 from jax.core import Tracer
 
 from .._distributions import partly
+from .._distributions.law import is_of_its_draws
+from .._distributions.protocol import Value
 from .._jax.failure import told_of_site
 from ..errors import InvalidMask, PartialObservation
 
 
 def parts_of(
-    distribution: Any, obs_mask: Any, value: jax.ShapeDtypeStruct, address: str, where: str
+    distribution: Any, obs_mask: Any, value: Value, address: str, where: str
 ) -> partly.Parts:
     """What is observed of a site, and what is not; or an error that names the site."""
     flags = _flags(obs_mask, address, where)
     try:
         with told_of_site(address, where):
-            found = partly.parts(distribution, flags, value)
+            found = partly.parts(distribution, flags, value.struct)
     except InvalidMask as misfit:
         raise InvalidMask(f"The obs_mask of {address!r} at {where}: {misfit}") from None
     if found is None:
@@ -27,10 +29,32 @@ def parts_of(
             f"The obs_mask of {address!r} at {where} has shape {flags.shape}: events are observed "
             f"in part, and {type(distribution).__name__} cannot say what the rest of one is. Those "
             f"that can are {', '.join(partly.SPLIT)}, and whatever has a `split_event(mask)`. Give "
-            f"one flag an event, of shape {partly.batch_of(distribution, value)}, or a "
+            f"one flag an event, of shape {partly.batch_of(distribution, value.struct)}, or a "
             "distribution whose entries are independent, such as dist.Normal(loc, scale)."
         )
+    reason = _why_improper(distribution, value) if found.masks else None
+    if reason is not None:
+        raise PartialObservation(
+            f"sample({address!r}, ...) at {where} has an obs_mask, and "
+            f"{type(distribution).__name__} {reason}. Write two sites, one of what is there and "
+            "one of what is not."
+        )
     return found
+
+
+def _why_improper(distribution: Any, value: Value) -> str | None:
+    """Why the density of what is missing, and of fillers, may not integrate to one."""
+    if not value.drawable:
+        return (
+            "has no sampler: nothing draws what is missing, and its density may not be normalised; "
+            "give it a `sample(key)`"
+        )
+    if not is_of_its_draws(distribution):
+        return (
+            "has a density that is not that of its draws, as it or a part of it is masked, "
+            "censored, a point or a factor (a mask goes around the program: ppl.mask)"
+        )
+    return None
 
 
 def _flags(obs_mask: Any, address: str, where: str) -> np.ndarray | jax.Array:

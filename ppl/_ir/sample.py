@@ -13,7 +13,7 @@ from .._distributions.partly import completed
 from .._distributions.protocol import value_of
 from .._distributions.scored_draw import apart
 from .._jax.failure import told_of_site
-from ..errors import ChoiceShapeError, ChoiceTypeError, InvalidMask
+from ..errors import ChoiceShapeError, ChoiceTypeError, InvalidDistribution, InvalidMask
 from .address import Path, parse
 from .call import Operands, make_call
 from .estimator import Estimator, check_estimator
@@ -69,9 +69,10 @@ def sample(
 
     **Raises** `SampleOutsideTransformation` where nothing gives the program a meaning,
     `InvalidDistribution`, `UnsuitableEstimator`, `ChoiceShapeError`, `ChoiceTypeError`,
-    `InvalidMask`; `PartialObservation` where an event is known in part and nothing says what the
-    rest of it is; `ForeignStatement` under a handler of NumPyro; `UndrawableSite` where one without
-    a sampler is drawn, `UnscorableSite` where one without a `log_prob` is scored at a given value.
+    `InvalidMask`; `PartialObservation` where nothing can draw what a mask leaves out, or says what
+    it is given the rest of an event; `ForeignStatement` under a handler of NumPyro;
+    `UndrawableSite` where a site without a sampler is drawn, `UnscorableSite` where one without a
+    `log_prob` is scored at a given value.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -95,13 +96,13 @@ def sample(
     return _site(address, user_location(), Operands(distribution, estimator, obs))
 
 
-def _site(address: str, where: str, operands: Operands, like: Any = None) -> jax.Array:
-    """A site, its operands checked; of the shape of `like` where nothing else is stated."""
+def _site(address: str, where: str, operands: Operands) -> jax.Array:
+    """A site, its operands checked."""
     path = parse(address)
     with told_of_site(address, where):
         distribution = canonical(operands.distribution)
     obs, estimator = operands.obs, operands.estimator
-    out, drawable = value_of(distribution, obs if like is None else like, address, where)
+    out, drawable = value_of(distribution, obs, address, where)
     if obs is not None:
         obs = coerce(obs, out, path, where, "The observation")
     if estimator is not None:
@@ -120,14 +121,20 @@ def _sample_rest(
             "sample(address, distribution, obs=data, obs_mask=flags), or leave the mask out, to "
             "draw all of it."
         )
-    value = value_of(distribution, obs, address, where).struct
-    _array(obs, value, parse(address), where, "The observation")
+    value = value_of(distribution, obs, address, where)
+    _array(obs, value.struct, parse(address), where, "The observation")
     parts = parts_of(distribution, obs_mask, value, address, where)
     with told_of_site(address, where):
-        obs = completed(distribution, obs, parts.flags, value)
+        obs = completed(distribution, obs, parts.flags, value.struct)
         known = _site(address, where, Operands(parts.known, None, obs, parts.masks))
         rest = parts.rest(known)
-    drawn = _site(f"{address}_unobserved", where, Operands(rest, estimator), known)
+    drawn = _site(f"{address}_unobserved", where, Operands(rest, estimator))
+    if drawn.shape != known.shape:
+        raise InvalidDistribution(
+            f"`split_event` of {type(distribution).__name__}, at {address!r}, {where}, gave a rest "
+            f"of shape {drawn.shape}. It has the shape of whole values, {known.shape}: where these "
+            "are known, make it standard normal, or whatever has a fixed density."
+        )
     return jnp.where(parts.flags, known, drawn)
 
 

@@ -134,6 +134,14 @@ def lanes():
     jax.vmap(lambda i: sample("x", NORMAL))(jnp.arange(4))
 
 
+class Halved(eqx.Module):
+    shape = (3,)
+    log_prob = staticmethod(jnp.sum)
+
+    def split_event(self, mask):
+        return self, lambda value: dist.Normal(jnp.zeros(1), 1.0)
+
+
 def partly_and_again():
     sample("y", NORMAL, obs=1.0, obs_mask=True)
     sample("y_unobserved", NORMAL)
@@ -188,6 +196,12 @@ CHOICES = [
      e.PartialObservation,
      ["'y'", "SITE", "(3,)", "Dirichlet", "MultivariateNormal", "`split_event(mask)`",
       "one flag an event, of shape ()"]),
+    (run(lambda: sample("y", FLAT, obs=1.0, obs_mask=False)), e.PartialObservation,
+     ["'y'", "SITE", "ImproperUniform", "no sampler", "`sample(key)`", "two sites"]),
+    (run(lambda: sample("y", NORMAL.mask(False), obs=1.0, obs_mask=True)), e.PartialObservation,
+     ["'y'", "SITE", "MaskedDistribution", "not that of its draws", "ppl.mask", "two sites"]),
+    (run(lambda: sample("y", Halved(), obs=jnp.zeros(3), obs_mask=FLAGS)), e.InvalidDistribution,
+     ["'y'", "SITE", "Halved", "split_event", "shape (1,)", "(3,)"]),
     (simulated(partly_and_again), e.DuplicateAddress, ["'y_unobserved'", "SITE"]),
     (scored({**FULL, "weight": 1j}), e.ChoiceTypeError, ["'weight'", "complex64", "float32"]),
     (scored({**FULL, "weight": "one"}), e.ChoiceTypeError, ["'weight'", "SITE", "'one'"]),

@@ -282,7 +282,7 @@ def test_discrete_entries_are_summed_out():
 
 
 def test_a_split_of_ones_own():
-    """A distribution that states `split_event`, and one that is only scored and has no shape."""
+    """Of a distribution that is only scored, and states `split_event`."""
 
     class Pair(eqx.Module):
         """Two normal numbers of which the second has the first as its mean."""
@@ -295,17 +295,9 @@ def test_a_split_of_ones_own():
         def split_event(self, mask):
             return split_event(dist.GaussianRandomWalk(1.0, 2), mask)
 
-    class Energy(eqx.Module):
-        scale: jax.Array
-
-        def log_prob(self, value):
-            return -self.scale * value**2
-
     x, there, z = np.array([NAN, 2.0]), np.array([False, True]), np.array([0.5, 3.0])
     shares, _ = two_shares(lambda: sample("y", Pair(), obs=x, obs_mask=there), z)
     np.testing.assert_allclose(shares, dense(np.zeros(2), np.tri(2) @ np.tri(2).T, x, there, z))
-    energy = lambda: sample("y", Energy(jnp.ones(())), obs=x, obs_mask=there)
-    np.testing.assert_allclose(two_shares(energy, z)[0], [-4.0, -9.25])
 
 
 def test_what_is_missing_may_be_integrated_out():
