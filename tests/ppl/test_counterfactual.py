@@ -360,6 +360,24 @@ def test_finite_sites_have_unbiased_gradients():
     assert_unbiased(partial(cost, twins=summed), 0.3, exact=exact, key=KEY, num_samples=4)
 
 
+@pytest.mark.parametrize("lanes", [False, True])
+def test_gradients_of_what_one_world_alone_reaches(lanes):
+    """b is drawn there where it was not before: E[b' (1 + a)] = (1 + p)², in lanes as well."""
+
+    def program(p):
+        a = sample("a", dist.Bernoulli(p))
+        b = lambda: sample("b", dist.Bernoulli(p)) + sample("c", dist.Gamma(1.0, 1.0))
+        return jnp.stack([1.0 * a, lax.cond(a == 1, b, lambda: 0.0)])
+
+    def cost(p):
+        change = {"a": jnp.ones((1,) * lanes, int)}
+        run = lambda p: jax.vmap(program)(jnp.ones(1) * p)[0] if lanes else program(p)
+        (a, _), (_, b) = ppl.counterfactual(run, change)(p)
+        return b * (1.0 + a)
+
+    assert_unbiased(cost, 0.3, exact=lambda p: (1.0 + p) * (1.0 + p), key=KEY)
+
+
 def test_finite_sites_in_batches_branches_and_lanes():
     """Elements, one-hot vectors, moved values; unchanged chances; values of no chance."""
 
