@@ -66,7 +66,7 @@ LAYERS = [
     ["_walk.site_record"],
     ["_walk.choices", "_walk.record"],
     ["_walk.walker"],
-    ["_walk.vmap"],
+    ["_walk.restaged", "_walk.vmap"],
     ["_meanings.rewrite", "_meanings.seed", "_meanings.sites"],
     ["_meanings.counterfactual", "_meanings.show"],
     ["_meanings.state_space", "_meanings.trace"],

@@ -156,14 +156,22 @@ def is_scorable(distribution: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _scores(structs: tuple, static: tuple, treedef: Any) -> bool:
-    def score(leaves):
-        distribution = merge(leaves, static, treedef)
-        return distribution.log_prob(distribution.sample(jax.random.key(0)))
+    def draw(leaves):
+        return merge(leaves, static, treedef).sample(jax.random.key(0))
+
+    def score(leaves, value):
+        return merge(leaves, static, treedef).log_prob(value)
 
     try:
-        jax.eval_shape(score, list(structs))
+        value = jax.eval_shape(draw, list(structs))
+    except Exception:  # it is told where it is drawn
+        return True
+    try:
+        jax.eval_shape(score, list(structs), value)
     except NotImplementedError:
         return False
+    except Exception:  # it is told where it is scored
+        return True
     return True
 
 

@@ -12,7 +12,7 @@ from .._ir.stage import P, Staged, keyed, stage, standing_for
 from .._jax import equations
 from .._meanings.seed import checked_key
 from .._walk.feed import Keys
-from .._walk.walker import expanded, separated
+from .._walk.restaged import expanded, separated
 from .elimination.eliminate import eliminate, eliminate_each
 from .elimination.perturbation import PERTURBATIONS
 from .elimination.plugin import baselines

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from .._ir.stage import stage
-from .._walk.walker import separated
+from .._walk.restaged import separated
 from .expectation import evaluated
 from .interpret.evaluation import Evaluation
 from .interpret.scope import Scope

@@ -14,12 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._ir.call import call_of, read_call
+from .._ir.call import read_call
 from .._ir.compound import Compound, compounds, read_compound
-from .._ir.estimator import estimator_at, scores_as_it_draws
 from .._ir.fresh_key import keys_of
-from .._ir.site import Site
-from .._ir.stage import P, Staged, T, stage, standing_for
+from .._ir.stage import P, T, stage, standing_for
 from .._jax import equations, primitives, source
 from .._jax.control_flow import (
     Branches,
@@ -36,7 +34,7 @@ from .._jax.control_flow import (
 )
 from .._jax.run import run
 from ..errors import CustomRuleIgnored, UnsupportedControlFlow
-from .feed import Feed, Nothing, Placed, Prefix
+from .feed import Feed, Placed, Prefix
 from .record import Record, aligned, joined
 
 Meaning = Callable[[Any, Any], tuple[Any, Record]]
@@ -87,61 +85,6 @@ def everywhere(rewrite: Callable[[Any], Any]) -> Meaning:
         return rewrite(call).bind(), Record()
 
     return meaning
-
-
-def expanded(staged: Staged) -> Staged:
-    """A staged program in which compound sites are plain ones, those of their own plain runs."""
-    if next(compounds(staged.jaxpr), None) is None:
-        return staged
-
-    def meaning(call, feed):
-        if isinstance(call, Compound):
-            if call.is_observed:
-                return call.data(), Record()
-            body = stage(call.draw)
-            return walk(body.jaxpr, body.consts, [], meaning, feed)
-        return call.bind(), Record()
-
-    return _restaged(staged, meaning)
-
-
-def _restaged(staged: Staged, meaning: Meaning) -> Staged:
-    """A staged program with its sites as a meaning emits them again."""
-    outs = lambda: walk(staged.jaxpr, staged.consts, [], meaning, Nothing())[0]  # noqa: E731
-    again = stage(outs)
-    return Staged(again.jaxpr, again.consts, staged.rebuild, staged.name)
-
-
-def separated(staged: Staged) -> Staged:
-    """A staged program in which no site scores its draws but those whose particle is a plain draw.
-
-    The others are scored after, as given values are: they may be particles, pushed values, ....
-    """
-    if all(map(_scores_as_it_draws, sample_equations(staged.jaxpr))):
-        return staged
-
-    def meaning(call, feed):
-        if not scores_as_it_draws(estimator_at(call)):
-            call = call.with_sites(Site.unscored)
-        return call.bind(), Record()
-
-    return _restaged(staged, meaning)
-
-
-def _scores_as_it_draws(eqn: Any) -> bool:
-    if eqn.params["site"].scores is None:
-        return True
-    return scores_as_it_draws(estimator_at(call_of(eqn)))
-
-
-def sample_equations(jaxpr: Any) -> Iterator[Any]:
-    """The `sample` equations of a jaxpr, those of its bodies included."""
-    for eqn in filter(equations.has_sites, jaxpr.eqns):
-        if equations.kind(eqn) == "sample":
-            yield eqn
-        else:
-            for body in bodies(eqn):
-                yield from sample_equations(body)
 
 
 def _rule(eqn: Any) -> Callable:

@@ -18,7 +18,13 @@ import ppl
 from ppl import Reparameterized, ScoreFunction, sample
 from ppl._jax import equations
 from ppl._walk.walker import placed_sites
-from ppl.errors import DiscontinuousObjective, InvalidDistribution, InvalidSetting, UnscorableSite
+from ppl.errors import (
+    DiscontinuousObjective,
+    InvalidDistribution,
+    InvalidSetting,
+    UndrawableSite,
+    UnscorableSite,
+)
 from stdlib.estimators import Enumerate, LeaveOneOut, MeasureValued
 from stdlib.inference import Importance
 from stdlib.objectives import elbo, iwelbo
@@ -576,6 +582,28 @@ def test_a_flow_costs_what_it_costs_by_hand():
         numbers, rest = flows.flow(name)
         ours = flops(ppl.expectation(partial(flows.objective, rest)), numbers)
         assert ours <= 1.1 * flops(partial(flows.handwritten, rest), numbers), name
+
+
+class Backward(Warped):
+    """It knows the density of a given value alone."""
+
+    @property
+    def shape(self):
+        return self.mean.shape
+
+    def sample(self, key):
+        raise NotImplementedError
+
+    def sample_and_log_prob(self, key):
+        raise NotImplementedError
+
+
+def test_what_can_only_be_scored_is_not_asked_for_both():
+    program = lambda: sample("x", Backward(jnp.zeros(2)), ScoreFunction())
+    close(ppl.log_density(program, {"x": jnp.zeros(2)}), 2.0 * dist.Normal(0.0, 1.0).log_prob(0.0))
+    for meant in (program, lambda: ppl.simulate(ppl.mask(program, True)).log_density):
+        with pytest.raises(UndrawableSite, match="'x'"):
+            ppl.expectation(lambda meant=meant: jnp.sum(meant()))(KEY)
 
 
 class Wrong(eqx.Module):

@@ -24,7 +24,7 @@ from ..._ir.estimator import (
 from ..._ir.site import Site
 from ..._jax import identities
 from ..._jax.leaves import Static
-from ..._walk.walker import sample_equations
+from ..._walk.restaged import sample_equations
 from ...errors import BiasedEstimator, SiteFailure, UnsuitableEstimator
 
 
