@@ -82,10 +82,11 @@ def expectation(
     one-particle, reparameterised sites the result is what one would write by hand.
 
     **Several estimands.** A pytree of real scalars (a dict, a tuple) is estimated entry by entry,
-    from one run: of each the estimate is the one it has alone, with the same draws. Scores meet the
-    entry's own costs. A baseline is taken off each entry that depends on its site and is learnt
-    from that entry's costs, so in the derivative of Σ λ_e · entry_e it approaches their mean
-    weighted by the λ_e; where these have both signs, sum up in the objective instead.
+    from one run: of each the estimate is the one it has alone, with the same draws (so that sums of
+    entries are unbiased, and products are not). Scores meet the entry's own costs. A baseline is
+    taken off each entry that depends on its site and is learnt from that entry's costs, so in the
+    derivative of Σ λ_e · entry_e it approaches their mean weighted by the λ_e; where these have
+    both signs, sum up in the objective instead.
 
     **Arguments**
 

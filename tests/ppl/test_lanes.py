@@ -22,7 +22,7 @@ A, B = Along(0), Along(1)
 
 # --- provenance, against what changes when one lane of the input does -----------------------------
 
-INDEX = jnp.array([2, 0, 1])
+INDEX, LOWER = jnp.array([2, 0, 1]), jnp.tril(jnp.ones((4, 4)))
 KEPT = {
     "elementwise": (lambda x: jnp.sin(x) * 2.0 + x, (A, B)),
     "row added": (lambda x: x + jnp.arange(4.0), (A, B)),
@@ -62,6 +62,14 @@ KEPT = {
         lambda x: lax.linalg.triangular_solve(
             jnp.tile(jnp.eye(4) * 2.0, (3, 1, 1)), x[:, :, None], left_side=True, lower=True
         ),
+        (A, None),
+    ),
+    "triangular solve of columns": (
+        lambda x: lax.linalg.triangular_solve(LOWER[:3, :3], x, left_side=True, lower=True),
+        (None, B),
+    ),
+    "triangular solve of rows": (
+        lambda x: lax.linalg.triangular_solve(LOWER, x, left_side=False, lower=True),
         (A, None),
     ),
     "scan over rows": (

@@ -212,6 +212,35 @@ def test_vimco_of_real_choices_has_a_much_lower_variance_than_the_score():
     assert variance("vimco", (SCORE, None)) < 0.1 * variance("total", (SCORE, None))
 
 
+def lower(t):
+    return jnp.array([[1.0, 0.0], [0.0, 0.9]]) + t[2] * jnp.array([[0.0, 0.0], [1.0, 0.0]])
+
+
+def test_vimco_of_vectors():
+    """Densities by triangular solves keep the particles apart."""
+
+    def model():
+        z = sample("z", dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2) + 0.3))
+        sample("x", dist.Normal(z[0] + 0.5 * z[1], 0.8), obs=1.1)
+
+    def guide(t):
+        sample("z", dist.MultivariateNormal(t[:2], scale_tril=lower(t)), SCORE)
+
+    def exact(t):
+        def logs(*nodes):
+            choices = {"z": t[:2] + lower(t) @ jnp.stack(nodes)}
+            return ppl.log_density(model, choices) - ppl.log_density(guide, choices, t)
+
+        nodes, weights = jnp.asarray(NODES), jnp.asarray(np.log(WEIGHTS / WEIGHTS.sum()))
+        log_weights = jax.vmap(jax.vmap(logs, (0, None)), (None, 0))(nodes, nodes)
+        return bound(log_weights.ravel(), (weights + weights[:, None]).ravel(), 2)
+
+    def objective(t):
+        return iwelbo(model, partial(guide, t), {}, 2, gradient="vimco")
+
+    assert_unbiased(objective, REAL, exact=jax.jit(exact), key=KEY, tolerance=2e-3)
+
+
 def test_vimco_of_integer_and_real_choices():
     """All three kinds in one guide: an integer, a real one with a score, one reparameterised."""
 

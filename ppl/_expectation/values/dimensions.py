@@ -187,6 +187,14 @@ def _matrices(eqn):
     return [(*range(len(_shape(v)) - 2), None, None) for v in eqn.invars]
 
 
+def _triangular_solve(eqn):
+    """Right-hand sides are solved for one by one: columns, or rows where the matrix is behind."""
+    matrix, rank = (len(_shape(v)) for v in eqn.invars)
+    mixed = rank - 2 if eqn.params["left_side"] else rank - 1
+    sides = tuple(None if d == mixed else d for d in range(rank))
+    return [(*range(matrix - 2), None, None), sides]
+
+
 _ELEMENTWISE = (
     "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil "
     "clamp clz conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp "
@@ -213,7 +221,7 @@ RULES: Mapping[str, Callable] = {
     **dict.fromkeys((*ELEMENTWISE, "slice", "dynamic_slice"), _same_size),
     **dict.fromkeys(REDUCTIONS, _removing("axes")),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulative),
-    **dict.fromkeys(("cholesky", "triangular_solve"), _matrices),
+    "cholesky": _matrices,
     "broadcast_in_dim": _broadcast,
     "concatenate": _mixing("dimension"),
     "dot_general": _dot_general,
@@ -228,5 +236,6 @@ RULES: Mapping[str, Callable] = {
     "squeeze": _removing("dimensions"),
     "stack": _stack,
     "transpose": _transpose,
+    "triangular_solve": _triangular_solve,
 }
 """Rules `(eqn) -> maps`."""
