@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
 from .._analysis.sampler import chooses_by_noise
@@ -51,8 +52,8 @@ class Particles(NamedTuple):
     Fields that mean nothing together (a baseline without a weight, ...) are `UnsuitableEstimator`.
     """
 
-    values: jax.Array
-    weights: jax.Array | None
+    values: jax.Array | np.ndarray
+    weights: jax.Array | np.ndarray | None
     normalized: bool = False
     perturbed: bool = False
     shared_weights: Any = None

@@ -201,7 +201,10 @@ def exact_flip(t, y):
     return jnp.logaddexp(jnp.log(t) + heads, jnp.log(1 - t) + tails)
 
 
-@pytest.mark.parametrize("program, exact", [(pair, exact_pair), (flip, exact_flip)])
+@pytest.mark.parametrize(
+    "program, exact",
+    [(pair, exact_pair), pytest.param(flip, exact_flip, marks=pytest.mark.law)],
+)
 def test_marginals_of_missing_data(program, exact):
     data = jnp.array([1.0, NAN, 2.0])
     row = lambda t, ok: ppl.mask(lambda: only_y(program)(t), ok)()

@@ -161,6 +161,7 @@ def assert_evidence(algorithm):
     assert abs(ratios.mean() - 1.0) < 5 * ratios.std() / 20_000**0.5
 
 
+@pytest.mark.law
 def test_evidence_by_residual_resampling():
     assert_evidence(SMC(10, resampling="residual"))
 
@@ -351,7 +352,7 @@ def steep(a):
     sample("y", dist.Normal(a * x**3, 0.5))
 
 
-@pytest.mark.parametrize("level", [0, 3])
+@pytest.mark.parametrize("level", [0, pytest.param(3, marks=pytest.mark.law)])
 def test_moves_that_are_never_accepted_have_no_derivatives(level):
     """Finite gradients where proposals overflow, however XLA arranges the floats."""
     annealed = AIS(2, 2, HMC(0.7, 4))

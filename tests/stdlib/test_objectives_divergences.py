@@ -126,7 +126,13 @@ def cases_of(problem):
     }
 
 
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param(problem, id=name, marks=() if problem is DISCRETE else pytest.mark.law)
+        for name, problem in PROBLEMS.items()
+    ],
+)
 def test_values_and_gradients(problem):
     assert_all_unbiased(problem, cases_of(problem), extra={"log_evidence": -1.2})
 

@@ -96,7 +96,9 @@ def cases_of(problem, particles):
     }
 
 
-@pytest.mark.parametrize(("name", "particles"), [("discrete", 2), ("normal", 1)])
+@pytest.mark.parametrize(
+    ("name", "particles"), [("discrete", 2), pytest.param("normal", 1, marks=pytest.mark.law)]
+)
 def test_values_and_gradients(name, particles):
     problem = PROBLEMS[name]
     assert_all_unbiased(problem, cases_of(problem, particles))

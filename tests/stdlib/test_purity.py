@@ -212,7 +212,14 @@ def fail():
     raise ArithmeticError
 
 
-@pytest.mark.parametrize("name", TRACEABLE)
+ALIKE = ["log_expectation of a chain", "NUTS", "MALA", "HMC", "SIR", "LeaveOneOut", "Rebar"]
+"""Rows that draw by the means of others."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.law if name in ALIKE else ()) for name in TRACEABLE],
+)
 def test_same_key_same_answer(name):
     run = TRACEABLE[name]
     plain, compiled = jax.jit(run)(KEY), jax.jit(lambda key: run(key))
@@ -232,7 +239,10 @@ def test_same_key_same_answer_without_compiling(name):
     assert_close(first, jax.jit(TRACEABLE[name])(KEY))
 
 
-@pytest.mark.parametrize("objective, theta", [(waves, jnp.zeros(6)), (hidden_path, jnp.eye(4))])
+@pytest.mark.parametrize(
+    "objective, theta",
+    [(waves, jnp.zeros(6)), pytest.param(hidden_path, jnp.eye(4), marks=pytest.mark.law)],
+)
 def test_a_drawn_gradient_does_not_depend_on_earlier_calls(objective, theta):
     """The function that `log_expectation` makes is one function, whatever it is called with."""
     bound = ppl.log_expectation(objective, draw=KEY)

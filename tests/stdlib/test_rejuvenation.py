@@ -61,6 +61,7 @@ def test_evidence_is_that_of_the_kalman_filter(name):
     assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=50_000)
 
 
+@pytest.mark.law
 @each_case
 def test_paths_obey_the_law(name):
     """E[1/w | y] p(y) is one for every y: against a function of the y that are simulated."""

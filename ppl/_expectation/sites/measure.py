@@ -35,16 +35,16 @@ class Measure(NamedTuple):
     one. With `shared_weights` (constants of the particles), weights are relative to these.
     `baseline` and `control` are `(*lanes)` or None, `chances` are like the weights or None.
     `log_prob` are the log densities of the values, `(particles, *lanes)`, where they are drawn
-    along.
+    along. A tree: what is not an array stands for one, such as an axis.
     """
 
-    values: jax.Array
-    weights: jax.Array | None = None
-    shared_weights: jax.Array | None = None
-    baseline: jax.Array | None = None
-    control: jax.Array | None = None
-    chances: jax.Array | None = None
-    log_prob: jax.Array | None = None
+    values: Any
+    weights: Any = None
+    shared_weights: Any = None
+    baseline: Any = None
+    control: Any = None
+    chances: Any = None
+    log_prob: Any = None
 
 
 class Kind(NamedTuple):
@@ -116,7 +116,7 @@ def measure(
     def lane(operands: Operands, key):
         return _measure_lane(call.site, operands, key, allow_biased, flags)
 
-    lanes_last: Any = (Measure(1, 1, 0, 0, 0, 1, 1), None)  # type: ignore[arg-type]
+    lanes_last: Any = (Measure(1, 1, 0, 0, 0, 1, 1), None)
     out, kind = call.over_lanes(lane, call.keys(key), out_axes=lanes_last)
     if out.shared_weights is None or not call.site.vmaps:
         return out, kind
