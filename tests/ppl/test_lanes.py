@@ -1,5 +1,6 @@
 """Lanes: independent elements of batched sites stay apart, dimension by dimension."""
 
+import functools
 import itertools
 
 import jax
@@ -49,6 +50,9 @@ KEPT = {
     "cumulative": (lambda x: jnp.cumsum(x, 1), (A, Along(1, CAUSAL))),
     "cumulative, reversed": (lambda x: lax.cumsum(x, 1, reverse=True), (A, Along(1, ANTICAUSAL))),
     "sorted columns": (lambda x: jnp.sort(x, 1), (A, None)),
+    "top_k of rows, values": (lambda x: lax.top_k(x, 2)[0], (A, None)),
+    "top_k of rows, indices": (lambda x: lax.top_k(x, 2)[1], (A, None)),
+    "top_k of columns": (jax.vmap(lambda x: lax.top_k(x, 2)[0], 1, 1), (None, B)),
     "argmax": (lambda x: jnp.argmax(x, 1) * 1.0, (A, None)),
     "taken along": (lambda x: jnp.take_along_axis(x, jnp.array([[1], [0], [3]]), 1), (A, None)),
     "permuted rows": (lambda x: x[INDEX], (None, B)),
@@ -206,6 +210,45 @@ def test_lane_spread_over_many_elements(estimator):
         return jnp.sum(chances * costs)
 
     assert_unbiased(program, jnp.array([[0.3, 0.6]]), exact=exact, key=KEY, num_samples=50_000)
+
+
+def ranked(x, p, lanes):
+    """A cost of each lane that reads the values and the places of its two largest scores."""
+    scores = jnp.stack([x * p, 0.5 * (1 - x) * p**2, jnp.sin(p + x) - 0.4], 1 - lanes)
+    values, places = jax.vmap(lambda s: lax.top_k(s, 2), lanes, 1)(scores)
+    return jnp.sin(2.0 * values[0] - values[1]) + values[0] * (places[0] + 3.0 * places[1])
+
+
+def ranked_program(p, lanes):
+    x = sample("x", dist.Bernoulli(p), Enumerate())
+    return jnp.sum(ranked(1.0 * x, p, lanes) * jnp.arange(1.0, 1.0 + len(p)))
+
+
+@pytest.mark.parametrize("lanes", [0, 1])
+def test_top_k_within_lanes_against_the_joint_states(lanes):
+    def exact(p):
+        states = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=3)))
+        chances = jnp.prod(jnp.where(states == 1, p, 1 - p), 1)
+        costs = jax.vmap(lambda x: ranked(x, p, lanes))(states)
+        return jnp.sum(chances[:, None] * costs * jnp.arange(1.0, 4.0))
+
+    program = functools.partial(ranked_program, lanes=lanes)
+    p = jnp.array([0.2, 0.5, 0.7])
+    assert_unbiased(program, p, exact=exact, key=KEY, num_samples=4)
+
+
+@pytest.mark.parametrize("lanes", [0, 1])
+def test_top_k_of_many_lanes(lanes):
+    """Twenty lanes are summed one by one, and twice as many cost twice as much."""
+
+    def exact(p):
+        off, on = (ranked(jnp.full(len(p), x), p, lanes) for x in (0.0, 1.0))
+        return jnp.sum(((1 - p) * off + p * on) * jnp.arange(1.0, 21.0))
+
+    program = functools.partial(ranked_program, lanes=lanes)
+    assert_unbiased(program, P, exact=exact, key=KEY, num_samples=4)
+    few, many = (jnp.linspace(0.1, 0.9, n) for n in (200, 400))
+    assert flops(program, many) <= 2.1 * flops(program, few)
 
 
 RUNNING = {

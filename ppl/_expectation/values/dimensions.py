@@ -106,6 +106,14 @@ def _mixing(name):
     return rule
 
 
+def _top_k(eqn):
+    """Indices are mixed along one dimension: the last one, where JAX (0.7) names none."""
+    (operand,) = eqn.invars
+    rank = len(_shape(operand))
+    axis = eqn.params.get("axis", rank - 1)
+    return [tuple(None if d == axis else d for d in range(rank))]
+
+
 def _transpose(eqn):
     order = eqn.params["permutation"]
     return [tuple(order.index(d) for d in range(len(order)))]
@@ -235,6 +243,7 @@ RULES: Mapping[str, Callable] = {
     "split": _mixing("axis"),
     "squeeze": _removing("dimensions"),
     "stack": _stack,
+    "top_k": _top_k,
     "transpose": _transpose,
     "triangular_solve": _triangular_solve,
 }
