@@ -247,4 +247,4 @@ RULES: Mapping[str, Callable] = {
     "transpose": _transpose,
     "triangular_solve": _triangular_solve,
 }
-"""Rules `(eqn) -> maps`."""
+"""Rules `(eqn) -> maps`: a map an operand, the same for all outputs of the equation."""

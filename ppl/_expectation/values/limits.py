@@ -25,7 +25,7 @@ _CHAINS = (
 )
 _REWRITINGS: Mapping[str, str] = {
     **dict.fromkeys(("slice", "gather", "dynamic_slice", "split"), _PARTS),
-    **dict.fromkeys(("reshape", "rev", "concatenate", "pad", "scatter", "sort"), _ORDER),
+    **dict.fromkeys(("reshape", "rev", "concatenate", "pad", "scatter", "sort", "top_k"), _ORDER),
 }
 """By the equation that mixes the elements of a batch: how to write it so that they stay apart."""
 
