@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ class Parts:
     data_fields=["value", "log_density", "log_prob", "_factor", "_valid", "_parts"],
     meta_fields=["observed", "_dims"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SiteRecord:
     """What one site did in one run of a program.
 
@@ -69,6 +70,8 @@ class SiteRecord:
     >>> sites = ppl.replay(model, {"x": 1.0}).sites
     >>> sites["y"].log_prob.shape, sites["y"].observed, float(sites["y"].distribution.mean[0])
     ((3,), True, 1.0)
+    >>> sites["x"]
+    SiteRecord(of Normal, value=1.0, log_density=-1.4189...)
 
     ```
     """
@@ -81,6 +84,11 @@ class SiteRecord:
     _parts: Parts | None = None
     observed: bool = False
     _dims: int = 0  # of one draw
+
+    def __repr__(self) -> str:
+        numbers = f"value={_shown(self.value)}, log_density={_shown(self.log_density)}"
+        kind = "" if self._parts is None else f"of {type(self.distribution).__name__}, "
+        return f"SiteRecord({kind}{numbers}{', observed' if self.observed else ''})"
 
     @property
     def distribution(self) -> Any:
@@ -140,6 +148,12 @@ class SiteRecord:
     def _leading(self) -> tuple[int, ...]:
         shape = jnp.shape(self.value)
         return shape[: len(shape) - self._dims]
+
+
+def _shown(x: Any) -> str:
+    """A number in full, a larger array by its type and shape."""
+    known = jnp.shape(x) == () and not isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct)
+    return str(x) if known else eqx.tree_pformat(x)
 
 
 def values_of(call: Call | Compound, values: Sequence[Any]) -> dict[Path, SiteRecord]:
