@@ -239,4 +239,4 @@ class DiscontinuousObjective(UserWarning):
 
 
 class CustomRuleIgnored(UserWarning):
-    """A `custom_jvp`/`custom_vjp` function contains sites, so its custom rule is not used."""
+    """A `custom_jvp`, `custom_vjp` or `custom_vmap` function has sites: its rule is not used."""

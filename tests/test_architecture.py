@@ -227,6 +227,7 @@ CONTROL_FLOW = set(
         "custom_jvp_call",
         "custom_vjp_call",
         "custom_vjp_call_jaxpr",
+        "custom_vmap_call",
         "branches",
         "body_jaxpr",
         "cond_jaxpr",

@@ -29,7 +29,7 @@ def flow(
 
 
 def sets(transfer: Transfer) -> Analysis[Facts]:
-    """The analysis by sets of facts; a function with a derivative rule is entered for its sites."""
+    """The analysis by sets of facts; a function with a rule of its own is entered for its sites."""
 
     def plain(eqn, ins, scope):
         return transfer(eqn, ins, scope.within, scope.control)

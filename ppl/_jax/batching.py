@@ -24,7 +24,7 @@ def rewrite_under_vmap(kind: type[Form], rewrite: Callable[[Any, Any], Callable 
     batched in its place, or None where JAX's own rule is right as it stands.
     """
     primitive = BATCHED[kind]
-    original = batching.fancy_primitive_batchers[primitive]
+    original = _rule_of(primitive)
 
     def rule(axis_data, operands, dims, **params):
         found = form(_Eqn(primitive, params))
@@ -43,3 +43,22 @@ def rewrite_under_vmap(kind: type[Form], rewrite: Callable[[Any, Any], Callable 
         return original(axis_data, operands, dims, **params)
 
     batching.fancy_primitive_batchers[primitive] = rule
+
+
+def _rule_of(primitive: Any) -> Callable:
+    """JAX's batching rule of a primitive, as a fancy one.
+
+    Releases of JAX differ in whether those that are not asked where nothing is mapped are fancy.
+    """
+    if primitive in batching.fancy_primitive_batchers:
+        return batching.fancy_primitive_batchers[primitive]
+    plain: Any = batching.primitive_batchers
+    original = plain[primitive]
+
+    def rule(axis_data, operands, dims, **params):
+        if any(d is not None for d in dims):
+            return original(operands, dims, **params)
+        out = primitive.bind(*operands, **params)
+        return out, [None] * len(out)
+
+    return rule

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax._src.custom_batching import custom_vmap_p
 
 from .equations import Body, is_jaxpr, kind, opened
 
@@ -83,7 +84,7 @@ class Checkpoint(CallLike):
 
 
 class CustomRule(CallLike):
-    """A body with a derivative rule of its own, which is lost where the body is entered."""
+    """A body with a rule of its own, to differentiate or batch it, lost where it is entered."""
 
     replaceable = False
 
@@ -188,7 +189,7 @@ class Branches(Form):
 
 def _held(eqn: Any) -> tuple[str, ...]:
     """The parameter that holds the one body of an equation like a call."""
-    names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+    names = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
     return (next(name for name in names if name in eqn.params),)
 
 
@@ -206,6 +207,10 @@ def _custom_jvp(eqn: Any) -> CustomRule:
 
 def _custom_vjp(eqn: Any) -> CustomRule:
     return CustomRule(eqn, _held(eqn), "custom_vjp_call")
+
+
+def _custom_vmap(eqn: Any) -> CustomRule:
+    return CustomRule(eqn, _held(eqn), "custom_vmap_call")
 
 
 def _scan(eqn: Any) -> Loop:
@@ -232,13 +237,19 @@ FORMS: dict[str, Callable[[Any], Form]] = {
     **dict.fromkeys(("checkpoint", "remat", "remat2"), _checkpoint),
     "custom_jvp_call": _custom_jvp,
     **dict.fromkeys(("custom_vjp_call", "custom_vjp_call_jaxpr"), _custom_vjp),
+    "custom_vmap_call": _custom_vmap,
     "scan": _scan,
     "while": _while,
     "cond": _cond,
 }
 """By the name of a primitive: what reads its equations as a form."""
 
-BATCHED = {Loop: lax.scan_p, While: lax.while_p, Branches: lax.cond_p}
+BATCHED = {
+    CustomRule: custom_vmap_p,
+    Loop: lax.scan_p,
+    While: lax.while_p,
+    Branches: lax.cond_p,
+}
 """The primitives whose batching rules have to know of sites, by form."""
 
 

@@ -2,7 +2,8 @@
 
 A site in a `scan` notes the loop before the lanes outside it, so that its choices are laid out as
 the program is written. A branch whose predicate differs by lane, and a `while_loop`, which for some
-lanes runs on after their end, are run with their sites marked as reached or not.
+lanes runs on after their end, are run with their sites marked as reached or not. A `custom_vmap`
+function of which nothing is mapped is batched by its body.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from .._ir.address import Path
 from .._ir.call import Call
 from .._ir.site import Loop, Site
 from .._jax import batching, control_flow
+from .._jax.run import run
 from .feed import Depth, Nothing, Placed
 from .record import Record
 from .walker import Meaning, everywhere, placed_sites, walk, walk_scan, while_parts
@@ -37,6 +39,13 @@ def _note_loops(call: Any, feed: Depth) -> tuple[Any, Record]:
 
 def _is_noted(placed: Placed) -> bool:
     return _loops(placed.site) >= placed.depth
+
+
+def _rewrite_custom(rule: control_flow.CustomRule, dims):
+    """JAX asks the function's own rule only where something is mapped; its sites always are."""
+    if any(d is not None for d in dims):
+        return None
+    return lambda *operands: run(*rule.body, operands)
 
 
 def _rewrite_scan(loop: control_flow.Loop, dims):
@@ -116,6 +125,7 @@ def _reached(flag: Any, branch: tuple[Path, int], plain: dict[int, Any]) -> Mean
     return everywhere(marked)
 
 
+batching.rewrite_under_vmap(control_flow.CustomRule, _rewrite_custom)
 batching.rewrite_under_vmap(control_flow.Loop, _rewrite_scan)
 batching.rewrite_under_vmap(control_flow.While, _rewrite_while)
 batching.rewrite_under_vmap(control_flow.Branches, _rewrite_cond)

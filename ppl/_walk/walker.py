@@ -113,7 +113,8 @@ def unsupported(eqn: Any, placed: Placed | None) -> UnsupportedControlFlow:
     return UnsupportedControlFlow(
         f"{named} is inside {eqn.primitive.name!r} ({line}), which cannot "
         "contain sites. Sites may stand in jit, vmap, scan, fori_loop, map, cond, switch, "
-        "while_loop, checkpoint, custom_jvp and custom_vjp; move the sample out of this one."
+        "while_loop, checkpoint, custom_jvp, custom_vjp and custom_vmap; move the sample out of "
+        "this one."
     )
 
 
@@ -150,10 +151,10 @@ def _custom(call: CustomRule, operands, meaning, feed):
 
 
 def warn_custom_rule(call: CustomRule) -> None:
-    """Says that a custom derivative rule around a site is not used."""
+    """Says that a custom rule around a site is not used."""
     warnings.warn(
         f"{first_named(call.eqn)} is inside a {call.label} "
-        "function: the function's own derivative is used, not its custom rule. "
+        "function: the function's own body is used, in place of its custom rule. "
         "Move the sample out of the function to keep the rule.",
         CustomRuleIgnored,
         stacklevel=2,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 import pytest
+from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import batching, mlir
 
@@ -88,3 +89,75 @@ def test_analyses_enter_it():
     closed = jax.make_jaxpr(toy(lambda x: jnp.sum(jnp.sin(x), 1)))(jnp.ones((3, 4)))
     (out,) = flow(closed.jaxpr, [Deps(1, {0: (Along(0), Along(1))})])
     assert out.relations == {0: (Along(0), None)}
+
+
+# --- functions with a batching rule of their own --------------------------------------------------
+
+
+def by_body(f):
+    """`f` with a batching rule that means the same, and the numbers of lanes it is asked for."""
+    asked = []
+    ruled = custom_vmap(f)
+
+    @ruled.def_vmap
+    def rule(size, mapped, *args):
+        asked.append(size)
+        outs = jax.vmap(f, [0 if m else None for m in mapped], axis_size=size)(*args)
+        return outs, jax.tree.map(lambda _: True, outs)
+
+    return ruled, asked
+
+
+def scored_flip(p):
+    return sample("x", dist.Bernoulli(p), ppl.ScoreFunction()) * jnp.array([1.0, 2.0])
+
+
+@pytest.mark.parametrize("body", [flip, scored_flip], ids=["enumerated", "scored"])
+def test_a_custom_vmap_function_is_entered(body):
+    ruled, expected = lambda p: jnp.sum(by_body(body)[0](p)), lambda p: jnp.sum(body(p))
+    p = jnp.asarray(0.3)
+    with pytest.warns(ppl.errors.CustomRuleIgnored, match=r"'x' .* custom_vmap_call"):
+        assert ppl.seed(ruled)(KEY, p) == ppl.seed(expected)(KEY, p)
+    with pytest.warns(ppl.errors.CustomRuleIgnored):
+        trace = ppl.seed(lambda: ppl.simulate(ruled, p))(KEY)
+    with pytest.warns(ppl.errors.CustomRuleIgnored):
+        density = ppl.log_density(ruled, trace.choices, p)
+    by_hand = jnp.log(jnp.where(trace.choices["x"] == 1, 0.3, 0.7))
+    assert jnp.allclose(density, by_hand) and jnp.allclose(trace.log_density, by_hand)
+    with pytest.warns(ppl.errors.CustomRuleIgnored):
+        estimate = jax.value_and_grad(ppl.expectation(ruled), argnums=1)(KEY, p)
+    assert estimate == jax.value_and_grad(ppl.expectation(expected), argnums=1)(KEY, p)
+    if body is flip:
+        assert jnp.allclose(jnp.stack(estimate), jnp.array([0.9, 3.0]))
+
+
+def test_its_rule_is_used_where_the_program_maps_it():
+    pair = custom_vmap(lambda p: sample("x", dist.Bernoulli(p), Enumerate()))
+    pair.def_vmap(lambda size, _, p: (2.0 * sample("both", dist.Bernoulli(p), Enumerate()), True))
+    program = lambda p: jnp.sum(jax.vmap(pair)(p))
+    p = jnp.array([0.3, 0.8])
+    trace = ppl.seed(lambda: ppl.simulate(program, p))(KEY)
+    assert trace.choices["both"].shape == (2,)
+    assert trace.value == 2.0 * jnp.sum(trace.choices["both"])
+    assert jnp.allclose(jax.grad(ppl.expectation(program), argnums=1)(KEY, p), 2.0)
+
+
+@pytest.mark.parametrize("given", [(), (0.3,)], ids=["no operand", "one operand"])
+def test_lanes_are_independent_where_nothing_is_mapped(given):
+    body = lambda *p: flip(*p or (0.3,))
+    lanes = lambda f: lambda: jax.vmap(lambda _: f(*given))(jnp.arange(4))
+    trace = ppl.seed(lambda: ppl.simulate(lanes(by_body(body)[0])))(KEY)
+    assert trace.choices["x"].shape == (4,)
+    assert jnp.array_equal(trace.value, ppl.seed(lanes(body))(KEY))
+
+
+def test_a_rule_without_sites_is_kept_over_particles_and_keeps_lanes_apart():
+    square, asked = by_body(lambda x: x * x)
+
+    def objective(p):
+        return jnp.sum(square(3.0 * sample("x", dist.Bernoulli(p), Enumerate())))
+
+    p = jnp.full(30, 0.3)
+    value, grad = jax.value_and_grad(ppl.expectation(objective), argnums=1)(KEY, p)
+    assert jnp.allclose(value, 81.0) and jnp.allclose(grad, 9.0)
+    assert asked and set(asked) == {2}
