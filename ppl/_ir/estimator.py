@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.lax import stop_gradient
 
 from .._analysis.sampler import chooses_by_noise
@@ -52,8 +51,8 @@ class Particles(NamedTuple):
     Fields that mean nothing together (a baseline without a weight, ...) are `UnsuitableEstimator`.
     """
 
-    values: jax.Array | np.ndarray
-    weights: jax.Array | np.ndarray | None
+    values: Any
+    weights: Any
     normalized: bool = False
     perturbed: bool = False
     shared_weights: Any = None

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._distributions.bounded import Bounded
 from .._ir.address import Path
@@ -152,7 +153,7 @@ class SiteRecord:
 
 def _shown(x: Any) -> str:
     """A number in full, a larger array by its type and shape."""
-    known = jnp.shape(x) == () and not isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct)
+    known = jnp.shape(x) == () and not isinstance(x, Tracer | jax.ShapeDtypeStruct)
     return str(x) if known else eqx.tree_pformat(x)
 
 
