@@ -20,15 +20,21 @@ class WrongType(UserWarning):
 
 
 if RUNTIME_TYPES:
-    from beartype import BeartypeConf, BeartypeDecorPlace
+    import numpy as np
+    from beartype import BeartypeConf, BeartypeDecorPlace, FrozenDict
     from beartype.claw import beartype_packages
+    from jax import export
     from jaxtyping import install_import_hook
 
+    # sizes and dimensions, as JAX has them: an exported size is a symbol
+    whole = int | np.integer | type(export.symbolic_shape("n")[0])
     innermost = BeartypeDecorPlace.FIRST  # JAX's decorators make objects of functions
     beartype_packages(
         ("ppl", "stdlib"),
         conf=BeartypeConf(
             violation_type=WrongType,
+            is_pep484_tower=True,
+            hint_overrides=FrozenDict({int: whole}),
             claw_is_pep526=False,
             claw_decor_place_func=innermost,
         ),

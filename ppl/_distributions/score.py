@@ -26,7 +26,7 @@ class Score(NamedTuple):
 
     terms: jax.Array
     log_probs: jax.Array
-    factor: jax.Array | None
+    factor: Any
 
 
 def score(site: Any, operands: Any, given: jax.Array, drawn: Any = None) -> Score:
