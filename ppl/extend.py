@@ -2,11 +2,11 @@
 
 `Estimator`, `Particles` and `box` are for gradient estimators; `Algorithm` and `Target` for
 algorithms that draw hidden choices and estimate densities; `StateSpace` and `state_space` for those
-that take a program apart at its loop; `check_laws` is for what reads densities that may be
-estimates; `entries`, `split_event` and `filled` take apart the law of what is known in part.
-Analyses of jaxprs are instances of `Analysis`, run by `propagate` (`Scope`, `Stepping` and
-`fixed_point` are its parts); `run` evaluates a jaxpr, and `control_flow` reads equations that have
-bodies. What users of programs need is in `ppl` itself.
+that take a program apart at its loop, `log_maximum` for the likeliest choices; `check_laws` is for
+what reads densities that may be estimates; `entries`, `split_event` and `filled` take apart the law
+of what is known in part. Analyses of jaxprs are instances of `Analysis`, run by `propagate`
+(`Scope`, `Stepping` and `fixed_point` are its parts); `run` evaluates a jaxpr, and `control_flow`
+reads equations that have bodies. What users of programs need is in `ppl` itself.
 """
 
 from ._algorithms.algorithm import Algorithm, Target
@@ -20,6 +20,7 @@ from ._analysis.propagate import (
     propagate_through,
 )
 from ._distributions.partly import entries, filled, split_event
+from ._expectation.expectation import log_maximum
 from ._ir.estimator import Estimator, Particles, box
 from ._jax import control_flow
 from ._jax.run import run
@@ -40,6 +41,7 @@ __all__ = [
     "entries",
     "filled",
     "fixed_point",
+    "log_maximum",
     "propagate",
     "propagate_through",
     "run",

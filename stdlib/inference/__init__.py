@@ -4,6 +4,7 @@ from .ais import AIS
 from .exact import Exact
 from .importance import SIR, Importance
 from .kernels import HMC, MALA, Kernel, RandomWalk, chain
+from .most_likely import most_likely
 from .nuts import NUTS
 from .particle_gibbs import ParticleGibbs
 from .smc import SMC
@@ -21,4 +22,5 @@ __all__ = [
     "ParticleGibbs",
     "RandomWalk",
     "chain",
+    "most_likely",
 ]

@@ -35,6 +35,11 @@ class Gaussian(Integral):
         log_joint, zeros, _ = _proved(target)
         return completed_square(log_joint, zeros).log_mass
 
+    def most_likely(self, target: Target) -> Mapping[str, Any]:
+        """The mean of the posterior, which is its mode."""
+        log_joint, zeros, rebuild = _proved(target)
+        return rebuild(completed_square(log_joint, zeros).mean)
+
 
 class Square(NamedTuple):
     """exp(f) for a quadratic f, as a mass times a normal density."""

@@ -1,6 +1,7 @@
 """Finite hidden choices, summed out by variable elimination."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ppl import log_expectation, sample, simulate, with_estimators
-from ppl.extend import Target
+from ppl.extend import Target, log_maximum
 
 from ..estimators import Enumerate
 from ._integral import Integral, zeros_of
@@ -32,6 +33,10 @@ class Summation(Integral):
         """log p(x)."""
         return log_expectation(lambda: simulate(_summed(target)).log_likelihood)()
 
+    def most_likely(self, target: Target) -> Mapping[str, Any]:
+        """The largest of all joint states, by maxima in place of sums."""
+        return _state(target, log_maximum)
+
 
 class _Posterior(eqx.Module):
     """The distribution of all the hidden choices, as one flat array."""
@@ -52,7 +57,15 @@ def _summed(target: Target) -> Callable:
 
 
 def _drawn(target: Target, key: jax.Array) -> jax.Array:
-    """Hidden choices from the posterior: the gradient in t of log p(x, u) + t·u, at one draw."""
+    """Hidden choices from the posterior."""
+    return ravel_pytree(_state(target, partial(log_expectation, draw=key)))[0]
+
+
+def _state(target: Target, total: Callable[[Callable], Callable]) -> Mapping[str, Any]:
+    """One joint state u of the hidden choices: the gradient in t of a total of log p(x, u) + t·u.
+
+    The total's derivative is to be that of one addend.
+    """
 
     def tilted(slopes):
         trace = simulate(_summed(target))
@@ -60,6 +73,9 @@ def _drawn(target: Target, key: jax.Array) -> jax.Array:
         return trace.log_likelihood + sum(jax.tree.leaves(tilts))
 
     slopes = jax.tree.map(lambda s: jnp.zeros(s.shape), target.hidden)
-    drawn = jax.grad(log_expectation(tilted, draw=key))(slopes)
-    values = jax.tree.map(lambda x, s: jnp.round(x).astype(s.dtype), drawn, target.hidden)
-    return ravel_pytree(values)[0]
+    return jax.tree.map(_of_dtype, jax.grad(total(tilted))(slopes), target.hidden)
+
+
+def _of_dtype(found: jax.Array, choice: jax.ShapeDtypeStruct) -> jax.Array:
+    real = jnp.issubdtype(choice.dtype, jnp.floating)
+    return (found if real else jnp.round(found)).astype(choice.dtype)

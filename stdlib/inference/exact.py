@@ -82,14 +82,14 @@ class Exact(Integral):
 
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """A draw from the posterior, and its density."""
-        return _algorithm(target).simulate(target)
+        return integral_for(target).simulate(target)
 
     def log_evidence(self, target: Target) -> jax.Array:
         """log p(x)."""
-        return _algorithm(target).log_evidence(target)
+        return integral_for(target).log_evidence(target)
 
 
-def _algorithm(target: Target) -> Integral:
+def integral_for(target: Target) -> Integral:
     """How the hidden choices are integrated out, by what they are."""
     if not any(jnp.issubdtype(s.dtype, jnp.floating) for s in jax.tree.leaves(target.hidden)):
         return Summation()

@@ -35,6 +35,7 @@ class Exact(NamedTuple):
 class World:
     """All joint states of the choices: their digits, probabilities, and where the run is.
 
+    - `idle`: the part of the probabilities that is of choices that are not reached.
     - `active`: in which states the statement is reached.
     - `density`: the log density of the sites since `simulate`, times `factor`.
     - `drawn`: the digits of the sites by address and place, to be recorded, or to be given.
@@ -45,6 +46,7 @@ class World:
         self.digits = iter(np.unravel_index(np.arange(self.states), sizes) if sizes else ())
         self.counting, self.sizes = not sizes, []
         self.chance: Any = np.ones(self.states, complex)
+        self.idle: Any = np.ones(self.states)
         self.active: Any = np.ones(self.states, bool)
         self.factor: Any = 1.0
         self.density: Any = np.zeros(self.states, complex)
@@ -74,14 +76,10 @@ class World:
 
 def exact(program: Program) -> Exact:
     """The expectation of a program."""
-    counted = World([])
+    sizes, runs = _sizes(program), []
     with np.errstate(all="ignore"):
-        _result(program, counted, np.array(program.theta, complex))
-        if np.prod([float(n) for n in counted.sizes]) > STATES:
-            raise TooManyStates
-        runs = []
         for i in range(len(program.theta)):
-            world = World(counted.sizes)
+            world = World(sizes)
             theta = np.array(program.theta, complex) + 1j * STEP * (
                 np.arange(len(program.theta)) == i
             )
@@ -90,6 +88,25 @@ def exact(program: Program) -> Exact:
     gradient = np.array([np.sum(run.imag) / STEP for run in runs])
     size = np.sum(np.abs(runs[0].real)) + max(np.sum(np.abs(run.imag)) / STEP for run in runs)
     return Exact(float(np.sum(runs[0].real)), gradient, float(size))
+
+
+def largest(program: Program) -> float:
+    """The largest of result + log probability, over the states of what is reached."""
+    world = World(_sizes(program))
+    with np.errstate(all="ignore"):
+        values = _result(program, world, np.array(program.theta, complex)).real
+        logs = np.log(world.chance.real) - np.log(world.idle)
+    return float(np.max(np.where(world.chance == 0, -np.inf, logs + values)))
+
+
+def _sizes(program: Program) -> list[int]:
+    """How many values each choice has."""
+    counted = World([])
+    with np.errstate(all="ignore"):
+        _result(program, counted, np.array(program.theta, complex))
+    if np.prod([float(n) for n in counted.sizes]) > STATES:
+        raise TooManyStates
+    return counted.sizes
 
 
 def _result(program: Program, world: World, theta: Any) -> Any:
@@ -142,7 +159,9 @@ def _element(site: Draw, place: tuple, chances: Any, x: Any, world: World) -> An
     own = chances[index, np.arange(world.states)]
     if not world.given:
         world.drawn[name] = index
-        world.chance = world.chance * np.where(world.active, own, 1.0 / len(chances))
+        idle = np.where(world.active, 1.0, 1.0 / len(chances))
+        world.idle = world.idle * idle
+        world.chance = world.chance * np.where(world.active, own, idle)
     mean = x[place] if site.family == "normal" else None
     value = families.value(site.family, index, mean)
     log_density = families.normal_log_density(value, mean) if mean is not None else np.log(own)

@@ -115,8 +115,40 @@ _IN_LOGS = Multiplication(_guarded_sum, _guarded_sum, jnp.sum, 0.0, -jnp.inf)
 LOGS = Semiring(_IN_LOGS, log_sum_exp)
 """(log-sum-exp, +): log Σ_states exp(Σ terms) Π weights, where sites leave logs of weights."""
 
-MAX = Semiring(_IN_LOGS, jnp.max, balanced=False)
-"""(max, +): the largest max_states (Σ terms + Σ log weights), over all the sites there are."""
+
+def _over_first(total: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Array]:
+    """A total over the first dimension, made one over any."""
+
+    def over(array: jax.Array, axis: Any) -> jax.Array:
+        axes = (axis,) if isinstance(axis, int) else tuple(axis)
+        moved = jnp.moveaxis(array, axes, range(len(axes)))
+        return total(moved.reshape(-1, *moved.shape[len(axes) :]))
+
+    return over
+
+
+def _one_of(total: jax.Array, chosen: jax.Array, logs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A total, and for each of its addends whether its derivative is that of the total."""
+    shares = jax.nn.one_hot(chosen, len(logs), dtype=logs.dtype, axis=0)
+    return total, jnp.where(jnp.isneginf(total), 0.0, shares)
+
+
+@jax.custom_jvp
+def _largest(logs: jax.Array) -> jax.Array:
+    return jnp.max(logs, 0)
+
+
+@_largest.defjvp
+def _largest_moved(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    total, shares = _one_of(_largest(*primals), jnp.argmax(primals[0], 0), primals[0])
+    return total, jnp.sum(jnp.where(shares > 0, tangents[0], 0.0), 0)
+
+
+MAX = Semiring(_IN_LOGS, _over_first(_largest), balanced=False)
+"""(max, +): the largest max_states (Σ terms + Σ log weights), over all the sites there are.
+
+Its derivative is that at one state: of each sum the first of the largest addends.
+"""
 
 
 def drawing(key: Any) -> Semiring:
@@ -129,9 +161,7 @@ def drawing(key: Any) -> Semiring:
 
 
 def _total_drawn(array: jax.Array, axis: Any, key: Any) -> jax.Array:
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    moved = jnp.moveaxis(array, axes, range(len(axes)))
-    return _drawn(moved.reshape(-1, *moved.shape[len(axes) :]), key)
+    return _over_first(lambda logs: _drawn(logs, key))(array, axis)
 
 
 @jax.custom_vjp
@@ -140,9 +170,7 @@ def _drawn(logs: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def _draw(logs, key):
-    total, chosen = log_sum_exp(logs, 0), jax.random.categorical(key, logs, axis=0)
-    shares = jax.nn.one_hot(chosen, len(logs), dtype=logs.dtype, axis=0)
-    return total, jnp.where(jnp.isneginf(total), 0.0, shares)
+    return _one_of(log_sum_exp(logs, 0), jax.random.categorical(key, logs, axis=0), logs)
 
 
 _drawn.defvjp(_draw, lambda chosen, cotangent: (chosen * cotangent, None))
