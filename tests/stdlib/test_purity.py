@@ -271,5 +271,5 @@ def test_all_that_draws_has_a_row():
         if inspect.isfunction(getattr(module, name))
         and {"key", "draw"} & set(inspect.signature(getattr(module, name)).parameters)
     }
-    algorithms = {*stdlib.inference.__all__} - {"Kernel", "chain"}
+    algorithms = {*stdlib.inference.__all__} - {"Kernel", "chain", "most_likely"}
     assert keyed | algorithms | {"seed", "expectation"} <= rows
