@@ -1,5 +1,6 @@
 """Loops of no step and of one, batches without elements, Python numbers in carries and draws."""
 
+import itertools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -202,3 +203,32 @@ def test_paths_of_a_loop_of_no_steps(begins):
         exact = dist.Normal(0.2, 0.5**0.5).log_prob(path["start"])
         np.testing.assert_allclose(log_density, exact, atol=0.2)
         np.testing.assert_allclose(draws["start"].mean(), 0.2, atol=0.25)
+
+
+def _beside_all(b, a, t):
+    """A loop along lanes, whose steps read the sum of all lanes too."""
+    return jnp.sum(lax.map(lambda x: jnp.sin(x) * (t + jnp.sum(b)), b + 3.0 * a))
+
+
+def _nested(b, a, t):
+    inner = lambda x: jnp.sum(lax.map(lambda y: jnp.sin(x * y) + b[0], b)) * a
+    return jnp.sum(lax.map(lambda x: inner(x * t) ** 2, b))
+
+
+@pytest.mark.parametrize("cost", [_beside_all, _nested])
+def test_a_loop_along_enumerated_lanes_may_read_the_other_lanes(cost):
+    scales = jnp.arange(1.0, 3.0)
+
+    def objective(t):
+        b = sample("b", dist.Bernoulli(jax.nn.sigmoid(t * scales)), Enumerate())
+        a = sample("a", dist.Bernoulli(jax.nn.sigmoid(t)), Enumerate())
+        return cost(1.0 * b, 1.0 * a, t)
+
+    def by_hand(t):
+        chances = jax.nn.sigmoid(t * jnp.append(scales, 1.0))
+        states = jnp.array(list(itertools.product([0.0, 1.0], repeat=3)))
+        weights = jnp.prod(jnp.where(states == 1, chances, 1 - chances), axis=1)
+        return sum(w * cost(s[:2], s[2], t) for w, s in zip(weights, states, strict=True))
+
+    found = jax.jit(jax.value_and_grad(lambda t: ppl.expectation(objective)(KEY, t)))(0.4)
+    np.testing.assert_allclose(found, jax.value_and_grad(by_hand)(0.4), rtol=1e-4)

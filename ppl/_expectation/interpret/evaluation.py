@@ -80,6 +80,10 @@ class Evaluation:
             raise MixedSteps(loop)
         self.ledger.mix(loop)
 
+    def loop_of(self, step: int) -> Scan:
+        """The loop around whose steps a negative dimension stands for."""
+        return next(loop for loop in self.scope.loops if loop.level == -step)
+
     def summing_out(self) -> "Evaluation":
         """The same evaluation, where sites are summed out."""
         return dataclasses.replace(self, scope=self.scope._replace(eliminating=True))

@@ -38,6 +38,10 @@ class Sites(Protocol):
         """Notes that particles of different steps of a loop meet, or raises `MixedSteps`."""
         ...
 
+    def loop_of(self, step: int) -> Any:
+        """The loop around whose steps a negative dimension stands for."""
+        ...
+
 
 class MixedSteps(Exception):
     """Particles of different steps of a loop meet: it has to be written out.
@@ -103,6 +107,10 @@ def _expand(sites: Sites, val: Value, number: int, dims: set[int], eqn: Any) -> 
     if meeting or min(dims) < len(site.loops):
         sites.mix(site.loops[0 if meeting else min(dims)])
         return fix(val, [number])
+    relation = val.relations.get(number, ())
+    steps = [along.dim for d, along in enumerate(relation) if d in dims and along is not None]
+    if min(steps, default=0) < 0:  # a loop around goes along the lanes
+        sites.mix(sites.loop_of(min(steps)))
     if not site.perturbed:
         axis = next(a for a in site.weight.axes if a.site == number and a.step == 0)
         particles = jnp.shape(site.weight.array)[site.weight.axes.index(axis)]
