@@ -232,3 +232,25 @@ def test_a_loop_along_enumerated_lanes_may_read_the_other_lanes(cost):
 
     found = jax.jit(jax.value_and_grad(lambda t: ppl.expectation(objective)(KEY, t)))(0.4)
     np.testing.assert_allclose(found, jax.value_and_grad(by_hand)(0.4), rtol=1e-4)
+
+
+def test_lanes_are_mixed_beside_a_loop_that_is_found_to_be_written_out():
+    scales = jnp.arange(1.0, 3.0)
+
+    def objective(t):
+        b = 1.0 * sample("b", dist.Bernoulli(jax.nn.sigmoid(t * scales)), Enumerate())
+        step = lambda x: x * sample("m", dist.Bernoulli(jax.nn.sigmoid(x + t)), Enumerate())
+        steps = lax.map(step, b)
+        c = sample("c", dist.Bernoulli(jax.nn.sigmoid(b - t)), Enumerate())
+        return jnp.prod(steps) + t * jnp.prod(c)
+
+    def by_hand(t):
+        total, chances = 0.0, jax.nn.sigmoid(t * scales)
+        for b in np.array(list(itertools.product([0.0, 1.0], repeat=2))):
+            weight = jnp.prod(jnp.where(b == 1, chances, 1 - chances))
+            means = jnp.prod(b * jax.nn.sigmoid(b + t)), jnp.prod(jax.nn.sigmoid(b - t))
+            total += weight * (means[0] + t * means[1])
+        return total
+
+    found = jax.jit(jax.value_and_grad(lambda t: ppl.expectation(objective)(KEY, t)))(0.4)
+    np.testing.assert_allclose(found, jax.value_and_grad(by_hand)(0.4), rtol=1e-4)

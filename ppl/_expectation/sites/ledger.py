@@ -4,7 +4,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ..values.expansion import fix
-from ..values.value import Axis
+from ..values.value import Axis, Value
 from .weighted_site import Scan, WeightedSite
 
 
@@ -82,7 +82,10 @@ class Ledger:
 
     def fix(self, numbers: Collection[int]) -> None:
         """Leaves some sites out of what the weights of the others depend on."""
-        self.opened[:] = [site.each(lambda val: fix(val, numbers)) for site in self.opened]
+        self.opened[:] = [
+            site.each(lambda val, own=1 << n: _fixed(val, own, numbers))
+            for n, site in enumerate(self.opened, self.first)
+        ]
 
     def couple(self, coupled: Coupled) -> None:
         """Adds sites that share their particles, by the name of their kind."""
@@ -92,3 +95,9 @@ class Ledger:
     def coupled(self, name: Hashable) -> tuple[Coupled, ...]:
         """The sites that share their particles by a name."""
         return self._coupled.get(name, ())
+
+
+def _fixed(val: Value, own: int, numbers: Collection[int]) -> Value:
+    """A value of a site at the first particle of others; it stays over the site's own particles."""
+    fixed = fix(val._replace(sites=val.sites | own), numbers)
+    return fixed._replace(sites=fixed.sites & val.sites)
