@@ -3,10 +3,10 @@
 `Estimator`, `Particles` and `box` are for gradient estimators; `Algorithm` and `Target` for
 algorithms that draw hidden choices and estimate densities; `StateSpace` and `state_space` for those
 that take a program apart at its loop, `log_maximum` for the likeliest choices; `check_laws` is for
-what reads densities that may be estimates; `entries`, `split_event` and `filled` take apart the law
-of what is known in part. Analyses of jaxprs are instances of `Analysis`, run by `propagate`
-(`Scope`, `Stepping` and `fixed_point` are its parts); `run` evaluates a jaxpr, and `control_flow`
-reads equations that have bodies. What users of programs need is in `ppl` itself.
+what reads densities that may be estimates; `entries`, `within_events`, `split_event` and `filled`
+take apart the law of what is known in part. Analyses of jaxprs are instances of `Analysis`, run by
+`propagate` (`Scope`, `Stepping` and `fixed_point` are its parts); `run` evaluates a jaxpr, and
+`control_flow` reads equations that have bodies. What users of programs need is in `ppl` itself.
 """
 
 from ._algorithms.algorithm import Algorithm, Target
@@ -19,7 +19,7 @@ from ._analysis.propagate import (
     propagate,
     propagate_through,
 )
-from ._distributions.partly import entries, filled, split_event
+from ._distributions.partly import entries, filled, split_event, within_events
 from ._expectation.expectation import log_maximum
 from ._ir.estimator import Estimator, Particles, box
 from ._jax import control_flow
@@ -47,4 +47,5 @@ __all__ = [
     "run",
     "split_event",
     "state_space",
+    "within_events",
 ]

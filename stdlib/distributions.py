@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logit
 from numpyro.distributions import BernoulliLogits, Distribution, constraints
 
-from ppl.extend import entries, filled, split_event
+from ppl.extend import entries, filled, split_event, within_events
 
 __all__ = ["Density", "FloatBernoulli", "OneHotCategorical", "missing_part", "observed_part"]
 
@@ -45,8 +45,8 @@ def observed_part(distribution: Distribution, mask: Any) -> Any:
     """
     inner, mask = _entries(distribution, mask)
     if mask.shape == inner.batch_shape:
-        return inner.mask(mask)
-    return _parted(inner, mask)[0]
+        return within_events(distribution, inner.mask(mask))
+    return within_events(distribution, _parted(inner, mask)[0])
 
 
 def missing_part(distribution: Distribution, mask: Any) -> Any:
@@ -69,7 +69,7 @@ def missing_part(distribution: Distribution, mask: Any) -> Any:
     inner, mask = _entries(distribution, mask)
     if mask.shape != inner.batch_shape:
         _parted(inner, mask)
-    return filled(inner, mask)
+    return within_events(distribution, filled(inner, mask))
 
 
 def _entries(distribution: Distribution, mask: Any) -> tuple[Any, Any]:

@@ -149,6 +149,7 @@ class GaussianMarginal(eqx.Module):
     support: Any
 
     has_rsample: ClassVar[bool] = True
+    has_enumerate_support: ClassVar[bool] = False
     arg_constraints: ClassVar = {"loc": _Event(1), "root": _Event(2), "known": _Event(1)}
 
     @property

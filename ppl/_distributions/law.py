@@ -118,7 +118,8 @@ def _changed(tree: Any, found: Callable[[Any], bool], change: Callable) -> Any:
     return jax.tree.map(lambda x: change(x) if found(x) else x, tree, is_leaf=found)
 
 
-def _with(distribution: Any, **attributes: Any) -> Any:
+def with_attributes(distribution: Any, **attributes: Any) -> Any:
+    """A copy with other attributes."""
     made = copy.copy(distribution)
     for name, value in attributes.items():
         object.__setattr__(made, name, value)
@@ -132,9 +133,9 @@ def _scores_otherwise(part: Any) -> bool:
 def _drawn(part: Any) -> Any:
     """What such a part draws from, with a density that is that of its draws."""
     if is_a(part, "Delta"):
-        return _with(part, log_density=0.0)
+        return with_attributes(part, log_density=0.0)
     if is_a(part, "Unit"):
-        return _with(part, log_factor=0.0)
+        return with_attributes(part, log_factor=0.0)
     base = _changed(part.base_dist, _scores_otherwise, _drawn)
     return base.expand(part.batch_shape) if base.batch_shape != part.batch_shape else base
 
@@ -149,7 +150,9 @@ def _split(distribution: Any) -> tuple[Any, tuple]:
         base, transforms = _split(distribution.base_dist)
         if transforms:
             finite = getattr(base, "has_enumerate_support", False)
-            return _with(distribution, base_dist=base, has_enumerate_support=finite), transforms
+            return with_attributes(
+                distribution, base_dist=base, has_enumerate_support=finite
+            ), transforms
     return distribution, ()
 
 
@@ -164,7 +167,7 @@ def _moves_mass(part: Any) -> bool:
 
 
 def _by_preimage(part: Any) -> Any:
-    return _with(part, log_prob=functools.partial(_log_mass, part))
+    return with_attributes(part, log_prob=functools.partial(_log_mass, part))
 
 
 def _log_mass(part: Any, value: Any, intermediates: Any = None) -> jax.Array:

@@ -18,7 +18,7 @@ from ..errors import InvalidMask
 from .cut import stand_in
 from .elements import event_dims
 from .gaussian import ROOTS, fill_gaussian, split_gaussian
-from .law import family_name, is_a
+from .law import family_name, is_a, with_attributes
 
 _LOC_SCALE = {"loc": 0.0, "scale": 1.0}
 _TWO_SIDED = {"concentration1": 1.0, "concentration0": 1.0}
@@ -63,15 +63,19 @@ Flags: TypeAlias = np.ndarray | jax.Array
 class Parts(NamedTuple):
     """What is known of a value, and what is not.
 
+    Both distributions have the batch of the whole.
+
     - `known`: the distribution that scores the entries that are known, under `masks`.
     - `rest`: of a value, read where it is known, the distribution of the others, and of fillers.
     - `flags`: which entries are known, of the value's shape.
+    - `conditional`: whether `rest` depends on what is known, as of events known in part.
     """
 
     known: Any
     masks: tuple
     rest: Callable[[jax.Array], Any]
     flags: Flags
+    conditional: bool = False
 
 
 def parts(distribution: Any, flags: Flags, value: jax.ShapeDtypeStruct) -> Parts | None:
@@ -81,11 +85,37 @@ def parts(distribution: Any, flags: Flags, value: jax.ShapeDtypeStruct) -> Parts
     """
     inner, flags = entries(distribution, flags, value)
     if flags.shape == batch_of(inner, value):
-        rest = filled(inner, flags)
+        rest = within_events(distribution, filled(inner, flags))
         each = flags.reshape(flags.shape + (1,) * (len(value.shape) - flags.ndim))
-        return Parts(inner, (flags,), lambda _: rest, _broadcast(each, value.shape))
+        each = _broadcast(each, value.shape)
+        if inner is distribution:
+            return Parts(inner, (flags,), lambda _: rest, each)
+        return Parts(within_events(distribution, inner.mask(flags)), (), lambda _: rest, each)
     found = split_event(inner, flags)
-    return None if found is None else Parts(found[0], (), found[1], flags)
+    if found is None:
+        return None
+    marginal, others = found
+    rest = lambda known: within_events(distribution, others(known))  # noqa: E731
+    return Parts(within_events(distribution, marginal), (), rest, flags, conditional=True)
+
+
+def within_events(distribution: Any, inner: Any) -> Any:
+    """What stands in the place of the `entries` of a distribution, within its `to_event`s.
+
+    So it has the batch of that distribution again, as factors of `ppl.scale` and `ppl.mask` are
+    given for.
+
+    ```python
+    >>> import jax.numpy as jnp, numpyro.distributions as dist, ppl
+    >>> rows = dist.Normal(jnp.zeros((2, 3)), 1.0).to_event(1)
+    >>> ppl.extend.within_events(rows, dist.Cauchy(jnp.zeros((2, 3)), 1.0)).batch_shape
+    (2,)
+
+    ```
+    """
+    if not is_a(distribution, "Independent"):
+        return inner
+    return with_attributes(distribution, base_dist=within_events(distribution.base_dist, inner))
 
 
 def entries(distribution: Any, flags: Any, value: jax.ShapeDtypeStruct) -> tuple[Any, Any]:

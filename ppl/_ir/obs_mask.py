@@ -32,7 +32,7 @@ def parts_of(
             f"one flag an event, of shape {partly.batch_of(distribution, value.struct)}, or a "
             "distribution whose entries are independent, such as dist.Normal(loc, scale)."
         )
-    reason = _why_improper(distribution, value) if found.masks else None
+    reason = None if found.conditional else _why_improper(distribution, value)
     if reason is not None:
         raise PartialObservation(
             f"sample({address!r}, ...) at {where} has an obs_mask, and "

@@ -17,7 +17,7 @@ from ppl import sample
 from ppl._distributions.partly import STANDARD
 from ppl.errors import InvalidMask
 from ppl.extend import Target, entries, filled, split_event
-from stdlib.distributions import observed_part
+from stdlib.distributions import missing_part, observed_part
 from stdlib.estimators import Enumerate
 from stdlib.inference import Exact
 
@@ -224,6 +224,35 @@ def test_scales_masks_and_other_rewritings():
     np.testing.assert_allclose(two[1], each["y_unobserved"].log_prob[:2].sum(), rtol=1e-5)
     draws = jax.jit(jax.vmap(ppl.seed(ppl.uncondition(vector, "y"))))(jax.random.split(KEY, 20_000))
     np.testing.assert_allclose(np.cov(draws.T), COVARIANCE, atol=0.1)  # drawn anew, jointly
+
+
+@pytest.mark.parametrize("part", ["entries", "rows", "vectors"])
+def test_factors_are_of_the_batch_that_is_written(part):
+    """Those of `scale` and `mask` are one for each row, as where all of it is observed."""
+    there = np.tile([[True], [False], [True], [True]], 4) if part == "rows" else THERE
+    data, factors = np.where(there, REST - 1.0, NAN), np.array([1.0, 0.0, 3.0, 2.0])
+    if part == "vectors":
+        d = dist.MultivariateNormal(np.zeros((4, 1, 4)), np.eye(4)).to_event(1)
+        there, data, z = (x[:, None] for x in (there, data, REST))
+    else:
+        d, z = dist.Normal(np.zeros((4, 4)), 1.0).to_event(1), REST
+    mask = there[:, 0] if part == "rows" else there
+    model = lambda: sample("y", d, obs=data, obs_mask=mask)
+    logs = scipy.stats.norm.logpdf(np.where(there, data, z)).reshape(4, 4).sum(1)
+    fillers = np.where(there, scipy.stats.norm.logpdf(z), 0.0).reshape(4, 4).sum(1)
+    for program, exact in (
+        (ppl.scale(model, factors), factors @ (logs + fillers)),
+        (ppl.mask(model, factors > 0.0), (factors > 0.0) @ (logs + fillers)),
+    ):
+        np.testing.assert_allclose(ppl.log_density(program, {"y_unobserved": z}), exact, rtol=1e-5)
+    alone = lambda: sample("y", observed_part(d, mask), obs=data)
+    seen = np.where(there, scipy.stats.norm.logpdf(data), 0.0).reshape(4, 4).sum(1)
+    np.testing.assert_allclose(
+        ppl.log_density(ppl.scale(alone, factors), {}), factors @ seen, rtol=1e-5
+    )
+    guide = ppl.scale(lambda: sample("y", missing_part(d, mask)), factors)
+    exact = factors @ scipy.stats.norm.logpdf(z).reshape(4, 4).sum(1)
+    np.testing.assert_allclose(ppl.log_density(guide, {"y": z}), exact, rtol=1e-5)
 
 
 def test_in_one_branch():
