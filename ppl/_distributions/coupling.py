@@ -117,8 +117,8 @@ _FORMS = {
         lambda d, z: d.scale * z ** (1.0 / d.concentration),
     ),
     "Kumaraswamy": _Form(
-        lambda d, x: (1.0 - x**d.concentration1) ** d.concentration0,
-        lambda d, z: (1.0 - z ** (1.0 / d.concentration0)) ** (1.0 / d.concentration1),
+        lambda d, x: d.concentration0 * jnp.log1p(-(x**d.concentration1)),
+        lambda d, z: (-jnp.expm1(z / d.concentration0)) ** (1.0 / d.concentration1),
     ),
     "MultivariateNormal": _vectors(),
     "LowRankMultivariateNormal": _vectors(),
@@ -137,7 +137,7 @@ def _is_numpyro(distribution: Any) -> bool:
 def _by_quantiles(old: Any, new: Any, value: jax.Array, refuse: Refuse) -> jax.Array:
     """By the distribution function of one and the quantiles of the other, number by number.
 
-    No number where the function has rounded to zero or one, and the support has no end there.
+    No number where the function has rounded to zero or one, but at an end of the support.
     """
     if getattr(old, "event_shape", ()) or not _states(old, "cdf"):
         refuse("it is no family whose noise is known, and has no distribution function (`cdf`)")
@@ -146,13 +146,18 @@ def _by_quantiles(old: Any, new: Any, value: jax.Array, refuse: Refuse) -> jax.A
     except NotImplementedError:
         refuse("it is no family whose noise is known, and has no distribution function (`cdf`)")
     chance = old.cdf(value)
-    low, high = (stated(stated(new, "support"), f"{end}_bound") for end in ("lower", "upper"))
-    rounded = jnp.finfo(chance.dtype).eps
-    lost = jnp.zeros(jnp.shape(chance), bool)
-    lost = lost if low is not None else lost | (chance <= 0.0)
-    lost = lost if high is not None else lost | (chance >= 1.0 - 4.0 * rounded)
+    rounded = jnp.finfo(chance.dtype)
+    lost = (chance < rounded.tiny) | (chance >= 1.0 - 4.0 * rounded.eps)
+    for end in _ends(old):
+        lost = lost if end is None else lost & (value != end)
     chance = jnp.where(lost, 0.5, chance)
-    return jnp.where(lost, jnp.nan, _quantile(new, chance, low, high)).astype(value.dtype)
+    return jnp.where(lost, jnp.nan, _quantile(new, chance, *_ends(new))).astype(value.dtype)
+
+
+def _ends(distribution: Any) -> tuple[Any, Any]:
+    """The least and the greatest number of its support, None where it states none."""
+    support = stated(distribution, "support")
+    return stated(support, "lower_bound"), stated(support, "upper_bound")
 
 
 def _states(distribution: Any, name: str) -> bool:

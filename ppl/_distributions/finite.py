@@ -97,8 +97,8 @@ def redrawn(old: Table, new: Table, value: jax.Array) -> Finite:
 def _place(rows: Table, value: jax.Array) -> jax.Array:
     """Which row a value is, or the nearest."""
     event = tuple(range(rows.chances.ndim, rows.values.ndim))
-    apart = jnp.abs(rows.values.astype(rows.chances.dtype) - value)
-    return jnp.argmin(jnp.sum(apart, event), 0)
+    apart = jnp.sum(jnp.abs(rows.values.astype(rows.chances.dtype) - value), event)
+    return jnp.argmin(jnp.where(_equal(rows, value), -1.0, apart), 0)
 
 
 def _shares(old: jax.Array, new: jax.Array, place: jax.Array) -> jax.Array:

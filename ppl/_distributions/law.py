@@ -100,6 +100,12 @@ def is_masked(distribution: Any) -> bool:
     return any(map(masked, jax.tree.leaves(distribution, is_leaf=masked)))
 
 
+def is_censored(distribution: Any) -> bool:
+    """Whether it, or a part of it, is scored as censored."""
+    censored = lambda part: is_a(part, *_CENSORED)  # noqa: E731
+    return any(map(censored, jax.tree.leaves(distribution, is_leaf=censored)))
+
+
 def is_discrete(distribution: Any) -> bool:
     """Whether its support is said to be discrete."""
     return bool(stated(stated(distribution, "support"), "is_discrete"))

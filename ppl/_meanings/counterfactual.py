@@ -12,6 +12,7 @@ from .._distributions.bounded import Bounded
 from .._distributions.coupling import coupled
 from .._distributions.cut import gated
 from .._distributions.finite import Finite, redrawn, table
+from .._distributions.law import is_censored
 from .._distributions.scored_draw import ScoredDraw, apart
 from .._ir.call import Call, Operands
 from .._ir.compound import Compound
@@ -145,6 +146,8 @@ def _moved(call: Call, record: SiteRecord, influence: Influence) -> Any:
     """The value of a site that the change reaches."""
     if record.distribution is None and influence.any:
         raise _uncoupled(_named(call), "branches draw it from distributions of several forms")
+    if call.site.observed and is_censored(call.operands.distribution):
+        raise _uncoupled(_named(call), "it is censored, and what it was may lie beyond the data")
     value = record.value
     valid = record.valid if influence.reached and record.conditional else None
     rows = _redrawn(call, record, influence, valid)

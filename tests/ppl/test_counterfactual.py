@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -272,10 +273,28 @@ def test_values_keep_their_quantiles(name):
         np.testing.assert_allclose(jax.jit(jax.jacobian(moved))(1.3), exact, rtol=2e-3, atol=1e-3)
 
 
-def test_no_number_where_the_digits_are_lost():
-    program = lambda: sample("x", dist.Gamma(sample("a", NORMAL), 1.0), obs=60.0)
-    twins = ppl.condition(ppl.counterfactual(program, {"a": 3.0}), {"a": 2.0})
-    assert jnp.isnan(seeded(twins)[1])
+@pytest.mark.parametrize(
+    "family, at, before, after",
+    [
+        (lambda a: dist.Gamma(a, 1.0), 60.0, 2.0, 3.0),
+        (lambda a: dist.Gamma(a, 1.0), 0.1, 20.0, 25.0),
+        (lambda a: dist.Beta(2.0, a), 0.999, 5.0, 6.0),
+    ],
+)
+def test_no_number_where_the_digits_are_lost(family, at, before, after):
+    """Near an end of the support too, and not at the end itself."""
+    program = lambda x: sample("x", family(sample("a", NORMAL)), obs=x)
+    twins = lambda x: ppl.condition(ppl.counterfactual(partial(program, x), {"a": after}),
+                                    {"a": before})  # fmt: skip
+    assert jnp.isnan(seeded(twins(at))[1])
+    assert seeded(twins(0.0))[1] == 0.0
+
+
+def test_no_digits_are_lost_near_zero():
+    """Where the chance of what is less, about 2x³, is far below the digits of one less it."""
+    program = lambda: sample("x", dist.Kumaraswamy(sample("a", NORMAL), 2.0), obs=0.001)
+    twins = ppl.condition(ppl.counterfactual(program, {"a": 10.0}), {"a": 3.0})
+    close(seeded(twins)[1], 0.001**0.3)
 
 
 # --- finite families: the sum over the intervals of their noise -----------------------------------
@@ -414,6 +433,27 @@ def test_finite_sites_in_batches_branches_and_lanes():
     assert int(seeded(ppl.counterfactual(never, {"a": 1.0}))[1]) in (0, 1, 2)
 
 
+def test_a_finite_site_of_numbers_beyond_the_digits_of_floats():
+    class Identifiers(eqx.Module):
+        """One of two numbers that are the same in single precision."""
+
+        chance: jax.Array
+        batch_shape = event_shape = ()
+
+        def sample(self, key):
+            return self.enumerate_support()[jax.random.bernoulli(key, self.chance).astype(int)]
+
+        def log_prob(self, value):
+            return jnp.log(jnp.where(value == 2**24 + 1, self.chance, 1.0 - self.chance))
+
+        def enumerate_support(self, expand=True):
+            return jnp.array([2**24, 2**24 + 1])
+
+    program = lambda: sample("y", Identifiers(jax.nn.sigmoid(sample("x", NORMAL))), obs=2**24 + 1)
+    twins = ppl.condition(ppl.counterfactual(program, {"x": 1.0}), {"x": 0.0})
+    assert int(seeded(twins)[1]) == 2**24 + 1  # the greater one is likelier there
+
+
 # --- Pearl's three steps, with the noise written out ----------------------------------------------
 
 
@@ -505,6 +545,14 @@ def test_unknown_noise_is_refused(site):
     with pytest.raises(
         errors.UncoupledSite, match=r"'y' at .*test_counterfactual.*ppl\.counterfact"
     ):
+        seeded(ppl.counterfactual(program, {"x": 1.0}))
+
+
+def test_censored_data_are_refused():
+    """Their noise lies anywhere beyond them."""
+    censored = lambda x: dist.RightCensoredDistribution(dist.Normal(x, 1.0), jnp.array(True))
+    program = lambda: sample("y", censored(sample("x", NORMAL)), obs=2.0)
+    with pytest.raises(errors.UncoupledSite, match=r"'y' at .*censored"):
         seeded(ppl.counterfactual(program, {"x": 1.0}))
 
 
