@@ -82,6 +82,27 @@ def test_factors_of_two_chains_that_do_not_read_each_other():
     np.testing.assert_allclose(jax.jit(ppl.log_expectation(total))(), jnp.log(exact), rtol=1e-5)
 
 
+def test_lanes_of_chains_that_all_read_one():
+    """Loops are found to mix one after the other: the readers first, then what they read."""
+
+    def total():
+        zs = lax.scan(stepping, 0, None, 2)[1]
+        ws = jax.vmap(lambda _: second(zs))(jnp.arange(2))
+        return jnp.sum(jnp.cos(jnp.sum(ws, 0) - 1.0 * zs))
+
+    exact = 0.0
+    for zs, *ws in itertools.product(itertools.product((0, 1), repeat=2), repeat=3):
+        chance, z = 1.0, 0
+        for new in zs:
+            chance, z = chance * (FIRST[z] if new else 1.0 - FIRST[z]), new
+        for path in ws:
+            w = 0
+            for at, new in zip(zs, path, strict=True):
+                chance, w = chance * (SECOND[at, w] if new else 1.0 - SECOND[at, w]), new
+        exact += chance * np.sum(np.cos(np.sum(ws, 0) - np.array(zs)))
+    np.testing.assert_allclose(jax.jit(ppl.expectation(total))(KEY), exact, rtol=1e-5)
+
+
 def test_such_chains_of_many_steps_are_refused():
     def total():
         zs = lax.scan(stepping, 0, None, 100)[1]

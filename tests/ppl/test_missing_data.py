@@ -16,7 +16,7 @@ import ppl
 from ppl import sample
 from ppl._distributions.partly import STANDARD
 from ppl.errors import InvalidMask
-from ppl.extend import Target, entries, filled, split_event
+from ppl.extend import Target, entries, filled, split_event, within_events
 from stdlib.distributions import missing_part, observed_part
 from stdlib.estimators import Enumerate
 from stdlib.inference import Exact
@@ -168,6 +168,8 @@ def test_elements_of_a_batch():
     value = jax.ShapeDtypeStruct((4,), float)
     inner, flags = entries(dist.Normal(loc, scale).to_event(1), there, value)
     np.testing.assert_allclose(filled(inner, flags).mean, np.where(there, 0.0, loc), rtol=1e-6)
+    whole = within_events(dist.Normal(loc, scale).to_event(1), inner)
+    assert (whole.batch_shape, whole.event_shape) == ((), (4,))
 
 
 def test_whole_events_and_scalar_masks():
