@@ -5,12 +5,18 @@ tests unless one turns it off.
 """
 
 import gc
+import importlib.abc
+import importlib.machinery
 import os
+import sys
+import types
 import warnings
 
 import pytest
 
 RUNTIME_TYPES = os.environ.get("RUNTIME_TYPES") == "1"
+SHAPES = ("stdlib.models", "stdlib.demo")
+"""Packages that annotate shapes, which several arguments share."""
 
 gc.set_threshold(50_000, 20, 50)  # traces are large and die young: collect seldom
 
@@ -19,28 +25,54 @@ class WrongType(UserWarning):
     """A value is not of the annotated type."""
 
 
+class CheckedLoader(importlib.machinery.SourceFileLoader):
+    """Has the functions and classes of a module checked, as soon as it is there.
+
+    Not the functions within functions, which would be prepared for it at each call.
+    """
+
+    def exec_module(self, module):
+        super().exec_module(module)
+        for name, thing in list(vars(module).items()):
+            if getattr(thing, "__module__", None) == module.__name__ and _is_code(thing):
+                setattr(module, name, checked(thing))
+
+
+class CheckedFinder(importlib.abc.MetaPathFinder):
+    """Finds the modules of `ppl` and `stdlib`."""
+
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] not in ("ppl", "stdlib") or name.startswith(SHAPES):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.origin is not None:
+            spec.loader = CheckedLoader(name, spec.origin)
+        return spec
+
+
+def _is_code(thing):
+    """Whether it is a function or a class; trees of arrays may stand for anything."""
+    is_tree = isinstance(thing, type) and issubclass(thing, tuple)
+    return isinstance(thing, types.FunctionType | type) and not is_tree
+
+
 if RUNTIME_TYPES:
     import numpy as np
-    from beartype import BeartypeConf, BeartypeDecorPlace, FrozenDict
-    from beartype.claw import beartype_packages
+    from beartype import BeartypeConf, FrozenDict, beartype
     from jax import export
     from jaxtyping import install_import_hook
 
     # sizes and dimensions, as JAX has them: an exported size is a symbol
     whole = int | np.integer | type(export.symbolic_shape("n")[0])
-    innermost = BeartypeDecorPlace.FIRST  # JAX's decorators make objects of functions
-    beartype_packages(
-        ("ppl", "stdlib"),
+    checked = beartype(
         conf=BeartypeConf(
             violation_type=WrongType,
             is_pep484_tower=True,
             hint_overrides=FrozenDict({int: whole}),
-            claw_is_pep526=False,
-            claw_decor_place_func=innermost,
-        ),
+        )
     )
-    # these annotate shapes, which several arguments share
-    install_import_hook(["stdlib.models", "stdlib.demo"], "beartype.beartype")
+    sys.meta_path.insert(0, CheckedFinder())
+    install_import_hook(SHAPES, "beartype.beartype")
 
 
 @pytest.fixture
