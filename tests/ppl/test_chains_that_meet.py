@@ -82,6 +82,18 @@ def test_factors_of_two_chains_that_do_not_read_each_other():
     np.testing.assert_allclose(jax.jit(ppl.log_expectation(total))(), jnp.log(exact), rtol=1e-5)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_cost_of_a_chain_and_of_what_it_reads(source):
+    """Step by step, as of inputs and the states that they lead to."""
+
+    def total():
+        z = SOURCES[source]()
+        return jnp.sum(COSTS * z * second(z)) + jnp.sum(z)
+
+    exact = summed(source, lambda z, w: (z * w) @ np.asarray(COSTS) + z.sum())
+    np.testing.assert_allclose(jax.jit(ppl.expectation(total))(KEY), exact, rtol=1e-5)
+
+
 def test_lanes_of_chains_that_all_read_one():
     """Loops are found to mix one after the other: the readers first, then what they read."""
 

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from ..interpret.evaluation import Evaluation
 from ..terms.terms import Term, Terms, forget
+from ..values.dimensions import Along
 from ..values.expansion import MixedSteps, fix
+from ..values.value import Value
 from .factors import join_factors, unit
 from .fold import fold
 from .plugin import Plugin
@@ -92,7 +94,19 @@ class _Elimination(NamedTuple):
             ledger = self.evaluation.ledger
             ledger.mix(found.loop)
             fixed = {*block, *ledger.in_mixed()}
-            return [[term._replace(val=fix(term.val, fixed)) for term in terms] for terms in here]
+            return [
+                [term._replace(val=self._apart(fix(term.val, fixed))) for term in terms]
+                for terms in here
+            ]
+
+    def _apart(self, val: Value) -> Value:
+        """A value that is thrown away, as if of the lanes read by its steps each had its own."""
+        chained = {number for chain in self.evaluation.chains.values() for number in chain}
+        relations = {
+            number: relation if number in chained else tuple(a and Along(a.dim) for a in relation)
+            for number, relation in val.relations.items()
+        }
+        return val._replace(relations=relations)
 
     def sum_out(self, here: Sequence[Sequence[Term]], block: range) -> Sequence[Sequence[Term]]:
         """The terms of each objective that depend on some sites, with these summed out."""
