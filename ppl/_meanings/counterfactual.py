@@ -58,13 +58,14 @@ def counterfactual(program: Callable[P, T], changes: Mapping[str, Any]) -> Calla
     has its noise as sites and computes the rest.
 
     **Law**: but for the sites in the scope `"counterfactual"` its density is that of the program;
-    `counterfactual(p, changes)(...)[1]` alone has the law of `intervene(p, changes)(...)`.
+    `counterfactual(p, changes)(...)[1]` alone has the law of `intervene(p, changes)(...)`, where
+    the program has no data: these are moved too, by what they say of the noise.
 
     Intervene on the program, not on the result: `counterfactual(intervene(p, a), b)` compares two
     interventions.
 
     **Raises** (when the program runs) `UncoupledSite` where a change reaches a site of another
-    distribution, such as a `Poisson`, or a `marginal` or `normalize` program;
+    distribution, such as a `Poisson`, censored data, or a `marginal` or `normalize` program;
     `UnsupportedControlFlow` for sites in a `while_loop`; `UnusedChoice`, `ChoiceShapeError`,
     `ChoiceTypeError` for `changes`.
 
