@@ -58,10 +58,12 @@ def iwelbo(
       ratio grows with K (DReG, Tucker et al. 2019).
     - `"vimco"`: each particle's score meets the objective less what it would be without that
       particle, its weight replaced by the geometric mean of the others'. Unbiased, whatever the
-      estimators; of a variance well below that of the plain score (Mnih & Rezende 2016). It is for
-      the sites that have a score: `ppl.ScoreFunction`, the default of integer choices, at choices
-      of any kind. Those of other estimators, such as reparameterised ones, are left as they are.
-      Needs two particles.
+      estimators; of a variance well below that of the plain score where the bound itself, or a sum
+      of bounds, is the objective: the baseline is the bound's, so that one which is turned about or
+      averaged over data in the objective raises it (Mnih & Rezende 2016). It is for the sites that
+      have a score: `ppl.ScoreFunction`, the default of integer choices, at choices of any kind.
+      Those of other estimators, such as reparameterised ones, are left as they are. Needs two
+      particles.
     - `"sticking-the-landing"`: without the derivative of log q at fixed z_k. Biased for K > 1, so
       it takes `allow_biased=True`; its variance is zero at the posterior.
 
