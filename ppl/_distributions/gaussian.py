@@ -165,5 +165,9 @@ class GaussianMarginal(eqx.Module):
         noise = jnp.where(self.known, noise, 0.0)
         return self.loc + jnp.squeeze(self.root @ noise[..., None], -1)
 
+    def __call__(self, rng_key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """A draw, as NumPyro's wrappers up to release 0.19 ask for it."""
+        return self.sample(rng_key, sample_shape)
+
     def log_prob(self, value: jax.Array) -> jax.Array:
         return _log_density(self.loc, self.root, self.known, value)
