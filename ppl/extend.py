@@ -4,9 +4,10 @@
 algorithms that draw hidden choices and estimate densities; `StateSpace` and `state_space` for those
 that take a program apart at its loop, `log_maximum` for the likeliest choices; `check_laws` is for
 what reads densities that may be estimates; `entries`, `within_events`, `split_event` and `filled`
-take apart the law of what is known in part. Analyses of jaxprs are instances of `Analysis`, run by
-`propagate` (`Scope`, `Stepping` and `fixed_point` are its parts); `run` evaluates a jaxpr, and
-`control_flow` reads equations that have bodies. What users of programs need is in `ppl` itself.
+take apart the law of what is known in part, and `same_support` compares what distributions state.
+Analyses of jaxprs are instances of `Analysis`, run by `propagate` (`Scope`, `Stepping` and
+`fixed_point` are its parts); `run` evaluates a jaxpr, and `control_flow` reads equations that have
+bodies. What users of programs need is in `ppl` itself.
 """
 
 from ._algorithms.algorithm import Algorithm, Target
@@ -19,6 +20,7 @@ from ._analysis.propagate import (
     propagate,
     propagate_through,
 )
+from ._distributions.law import same_support
 from ._distributions.partly import entries, filled, split_event, within_events
 from ._expectation.expectation import log_maximum
 from ._ir.estimator import Estimator, Particles, box
@@ -45,6 +47,7 @@ __all__ = [
     "propagate",
     "propagate_through",
     "run",
+    "same_support",
     "split_event",
     "state_space",
     "within_events",

@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import jax
 from numpyro.distributions import biject_to, constraints
+
+from ppl.extend import same_support
 
 REAL, INTEGER = "real", "integer"
 
@@ -172,15 +173,6 @@ def _unwrapped(distribution: Any) -> Any:
     return distribution
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two constraints are known to be the same: bounds that are traced are not."""
-    with jax.ensure_compile_time_eval():
-        try:
-            return bool(one == other)
-        except jax.errors.ConcretizationTypeError:
-            return False
-
-
 def _filled(distribution: Any) -> bool:
     """Whether draws may be anywhere in the support.
 
@@ -189,7 +181,7 @@ def _filled(distribution: Any) -> bool:
     """
     if hasattr(distribution, "transforms"):
         base = distribution.base_dist
-        return _same(base.support, distribution.transforms[0].domain) and _filled(base)
+        return same_support(base.support, distribution.transforms[0].domain) and _filled(base)
     base = getattr(distribution, "base_dist", None)
     pointed = hasattr(distribution, "log_density") and hasattr(distribution, "v")  # dist.Delta
     return not pointed and (base is None or _filled(base))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._jax import equations
-from .._jax.leaves import merge, partition
+from .._jax.leaves import merge, of_form
 from .dataflow import flow, merged
 
 _STEPS = {"ceil", "floor", "rem", "round"}
@@ -31,12 +31,8 @@ def is_point(distribution: Any) -> bool:
 
 
 def _facts_of(distribution: Any) -> frozenset:
-    leaves, static, treedef = partition(distribution)
-    structs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
     try:
-        return _draw_facts(structs, static, treedef)
-    except TypeError:  # static parts that cannot be hashed
-        return _draw_facts.__wrapped__(structs, static, treedef)
+        return of_form(_draw_facts, distribution)
     except (AttributeError, NotImplementedError):  # no sampler
         return frozenset()
 

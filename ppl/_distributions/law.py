@@ -86,7 +86,15 @@ def stated(thing: Any, name: str) -> Any:
 
 
 def same_support(one: Any, other: Any) -> bool:
-    """Whether two constraints are known to be the same: bounds that are traced are not."""
+    """Whether two constraints are known to be the same: bounds that are traced are not.
+
+    ```python
+    >>> import numpyro.distributions as dist, ppl
+    >>> ppl.extend.same_support(dist.Gamma(2.0).support, dist.constraints.positive)
+    True
+
+    ```
+    """
     with jax.ensure_compile_time_eval():
         try:
             return bool(one == other)

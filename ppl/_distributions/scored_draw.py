@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._jax.leaves import merge, partition
+from .._jax.leaves import merge, of_form, partition
 from ..errors import InvalidDistribution
 from .law import law
 
@@ -146,12 +146,7 @@ def is_scorable(distribution: Any) -> bool:
         return False
     if _sampler(distribution, ()) is None:
         return True
-    leaves, static, treedef = partition(distribution)
-    structs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
-    try:
-        return _scores(structs, static, treedef)
-    except TypeError:  # static parts that cannot be hashed
-        return _scores.__wrapped__(structs, static, treedef)
+    return of_form(_scores, distribution)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -44,3 +44,16 @@ def merge(leaves: Sequence[Any], static: tuple, treedef: Any) -> Any:
     """The inverse of `partition`."""
     rest = iter(leaves)
     return jax.tree.unflatten(treedef, [next(rest) if s is DYNAMIC else s for s in static])
+
+
+def of_form(cached: Any, tree: Any) -> Any:
+    """What a function cached by `lru_cache` says of a tree: of its arrays' shapes and all the rest.
+
+    `cached(structs, static, treedef)` is asked anew where static parts cannot be hashed.
+    """
+    leaves, static, treedef = partition(tree)
+    structs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+    try:
+        return cached(structs, static, treedef)
+    except TypeError:
+        return cached.__wrapped__(structs, static, treedef)

@@ -163,3 +163,16 @@ def test_parameters_of_a_distribution_may_be_traced():
     exact = dist.Gamma(rates[..., None], 2.0).log_prob(x)
     exact = jnp.where(rates[..., None] > 0.5, exact, 0.0).sum()
     np.testing.assert_allclose(ppl.log_density(program, {"x": x}, rates), exact, rtol=1e-5)
+
+
+def test_constraints_are_compared_while_tracing():
+    """By their numbers, as far as these are known; a bound that is traced equals no other."""
+    above = dist.constraints.greater_than
+
+    def verdicts(t):
+        pairs = [(above(1.0), above(1.0)), (above(1.0), above(2.0)), (above(t), above(t + 1.0))]
+        return [ppl.extend.same_support(*pair) for pair in pairs]
+
+    seen = []
+    jax.jit(lambda t: seen.extend(verdicts(t)) or t)(1.0)
+    assert seen == [True, False, False]

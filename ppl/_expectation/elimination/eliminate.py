@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from ..interpret.evaluation import Evaluation
 from ..terms.terms import Term, Terms, forget
-from ..values.dimensions import Along
 from ..values.expansion import MixedSteps, fix
+from ..values.lanes import as_exact, deps_of
 from ..values.value import Value
 from .factors import join_factors, unit
 from .fold import fold
@@ -102,11 +102,8 @@ class _Elimination(NamedTuple):
     def _apart(self, val: Value) -> Value:
         """A value that is thrown away, as if of the lanes read by its steps each had its own."""
         chained = {number for chain in self.evaluation.chains.values() for number in chain}
-        relations = {
-            number: relation if number in chained else tuple(a and Along(a.dim) for a in relation)
-            for number, relation in val.relations.items()
-        }
-        return val._replace(relations=relations)
+        kept = {number: r for number, r in val.relations.items() if number in chained}
+        return val._replace(relations={**as_exact(deps_of(val)).relations, **kept})
 
     def sum_out(self, here: Sequence[Sequence[Term]], block: range) -> Sequence[Sequence[Term]]:
         """The terms of each objective that depend on some sites, with these summed out."""
