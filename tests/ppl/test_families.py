@@ -224,3 +224,14 @@ def test_draws_in_the_tail():
     one = jax.jit(ppl.seed(lambda: sample("k", dist.Categorical(logits=logits).expand([20]))))
     hits = sum(int(jnp.sum(one(jax.random.key(i)) > 0)) for i in range(100))
     assert abs(hits - 20) < 5 * np.sqrt(20)
+
+
+def test_derivatives_in_concentrations_whose_square_underflows():
+    """Near zero, log p(16 | 1, b) has the slope -H(16), whatever b is."""
+
+    def log_density(b):
+        return ppl.log_density(lambda: ppl.sample("y", dist.BetaBinomial(1.0, b, 16), obs=16), {})
+
+    small = jnp.array([1e-30, 1e-25, 1e-20, 1e-12])
+    slopes = jax.jit(jax.vmap(jax.grad(log_density)))(small)
+    np.testing.assert_allclose(slopes, -sum(1.0 / k for k in range(1, 17)), rtol=1e-5)

@@ -113,7 +113,20 @@ class MultinomialLogits:
 def _pairs(a: jax.Array, value: jax.Array) -> jax.Array:
     """log of Γ(value + a) / (Γ(a)·value!), without its powers."""
     ways = remainder(a + value) - remainder(a) - remainder(value)
-    return ways - jnp.log1p(value / a)
+    return ways - _log_sum_over(value, a)
+
+
+@jax.custom_jvp
+def _log_sum_over(value: jax.Array, a: jax.Array) -> jax.Array:
+    """log((value + a) / a), whose derivative does not square a small a."""
+    return jnp.log1p(value / a)
+
+
+@_log_sum_over.defjvp
+def _log_sum_over_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    value, a = primals
+    by_a = -(value / (value + a)) / a
+    return _log_sum_over(value, a), tangents[0] / (value + a) + by_a * tangents[1]
 
 
 class GammaPoisson:
@@ -159,7 +172,7 @@ def _polya(value: jax.Array, a: jax.Array) -> jax.Array:
     split = split_deviance(value, both * share, excess)
     split = split + split_deviance(a, both * (total / (count + total)), -excess)
     ratio = remainder(count) - remainder(count + total) + remainder(total)
-    ratio = ratio + jnp.log1p(count / total)
+    ratio = ratio + _log_sum_over(count, total)
     return ratio[..., 0] + jnp.sum(_pairs(a, value) - split, -1)
 
 
