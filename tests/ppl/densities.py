@@ -442,7 +442,10 @@ COUNTS = {
     "ZeroInflatedPoisson, logits": Density(
         gated_by_logits,
         lambda g, r, k: zero_inflated(log_expit(g), log_expit(-g), r, k),
-        [(0, 2, 0), (0, 2, 3), (-100, 60, 0), (-2, 2, 0), (100, 2, 0), (100, 2, 3), (-100, 2, 3)],
+        [
+            *[(0, 2, 0), (0, 2, 3), (-100, 60, 0), (-2, 2, 0), (100, 2, 0), (100, 2, 3)],
+            *[(-100, 2, 3), (-1e8, 60, 0), (-2e10, 2, 0)],
+        ],
     ),
     "HurdlePoisson": Density(
         dist.HurdlePoisson, hurdle, [(0.3, 2, 0), (0.3, 2, 3), (0.3, 1e-3, 1), (0.01, 1e4, 10050)]

@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
-from scipy.special import digamma
+from scipy.special import digamma, erfcx
 
 import ppl
 from ppl import sample
@@ -139,6 +139,29 @@ def test_an_end_of_a_truncation_at_infinity():
 
 
 # --- probabilities at their ends ------------------------------------------------------------------
+
+
+def test_curvature_of_a_truncation_far_out():
+    """Of log Φ, far below its mean, where differences of logs have no digits left."""
+    shift = jnp.array([-3.0, -100.0, -3000.0])
+
+    def score(shift):
+        return log_density(dist.TruncatedNormal(shift, 1.0, low=0.0), 0.01)
+
+    found = jax.vmap(jax.grad(jax.grad(score)))(shift)
+    hazard = np.sqrt(2 / np.pi) / erfcx(3.0 / np.sqrt(2))
+    far = [-1e-4 + 6e-8, -1 / 9e6]  # -1 + h(h - t), with h = t + 1/t - 2/t³ + 10/t⁵
+    np.testing.assert_allclose(found, [-1 + hazard * (hazard - 3.0), *far], rtol=1e-2, atol=2e-7)
+
+
+def test_a_gate_that_never_closes():
+    def score(gate, value=0):
+        return log_density(dist.ZeroInflatedPoisson(gate, 200.0), value)
+
+    np.testing.assert_allclose(score(0.0), -200.0)
+    assert jax.grad(score)(0.0) > 1e37  # exp(200) - 1 has no place in single precision
+    slope = jax.grad(lambda r: log_density(dist.ZeroInflatedPoisson(0.0, r), 0))(200.0)
+    np.testing.assert_allclose(slope, -1.0)
 
 
 def test_impossible_values():

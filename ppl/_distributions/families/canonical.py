@@ -45,6 +45,7 @@ MODULES = {
         counts.MultinomialLogits,
         counts.MultinomialProbs,
         counts.Poisson,
+        counts.ZeroInflatedLogits,
         counts.ZeroInflatedProbs,
         probabilities.BernoulliLogits,
         probabilities.BernoulliProbs,

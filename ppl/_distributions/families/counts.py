@@ -232,8 +232,22 @@ def _either(gate: jax.Array, base: jax.Array, counted: jax.Array) -> jax.Array:
     log_gate = jnp.log(jnp.where(large, gate, 1.0))
     by_gate = log_gate + jnp.log1p((1.0 - gate) * jnp.exp(base - log_gate))
     closed, lower = jnp.where(large, 0.0, gate), jnp.where(large, 0.0, base)
-    by_count = log_not(closed) + lower + jnp.log1p(closed / (1.0 - closed) * jnp.exp(-lower))
-    return jnp.where(large, by_gate, by_count)
+    most = jnp.log(jnp.finfo(lower.dtype).max) - 1.0
+    odds = closed / (1.0 - closed) * jnp.exp(jnp.minimum(-lower, most))
+    return jnp.where(large, by_gate, log_not(closed) + lower + jnp.log1p(odds))
+
+
+class ZeroInflatedLogits:
+    """Zero with a probability of given log odds, else a count."""
+
+    prepare = ZeroInflatedProbs.prepare
+    enumerate_probs = ZeroInflatedProbs.enumerate_probs
+
+    def log_prob(self: Any, value: Any) -> jax.Array:
+        logits, base = floats(self.gate_logits, self.base_dist.log_prob(value))
+        counted = log_sigmoid(-logits) + base
+        zero = jnp.logaddexp(log_sigmoid(logits), counted)
+        return jnp.where(jnp.asarray(value) == 0, zero, counted)
 
 
 class HurdleProbs:

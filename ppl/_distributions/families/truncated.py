@@ -74,6 +74,36 @@ def _left(low: End, high: End) -> tuple[jax.Array, jax.Array]:
     return jnp.where(right, -high, low), jnp.where(right, -low, high)
 
 
+@jax.custom_jvp
+def _log_normal_below(x: jax.Array) -> jax.Array:
+    """log Φ(x), with derivatives of all orders that keep their digits in the tail."""
+    return log_ndtr(x)
+
+
+@_log_normal_below.defjvp
+def _log_normal_below_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    value = _log_normal_below(x)
+    return value, _hazard(x, value) * dx
+
+
+def _hazard(x: jax.Array, log_below: jax.Array) -> jax.Array:
+    """φ(x) / Φ(x), in the tail by the continued fraction of Mills' ratio (Laplace, 1805)."""
+    tail = x < -_TAIL
+    t = jnp.where(tail, -x, _TAIL)
+    fraction = t
+    for k in range(_TERMS, 0, -1):
+        fraction = t + k / fraction
+    density = -0.5 * (jnp.square(x) + jnp.log(2.0 * jnp.pi))
+    return jnp.where(tail, fraction, jnp.exp(jnp.where(tail, 0.0, density - log_below)))
+
+
+_TAIL = 6.0
+"""From how many standard deviations on the tail is a continued fraction."""
+_TERMS = 12
+"""Of the fraction: enough for all digits in double precision from there on."""
+
+
 def _normal(low: End, high: End) -> jax.Array:
     low, high = _left(low, high)
     middle, width = 0.5 * (low + high), high - low
@@ -82,9 +112,9 @@ def _normal(low: End, high: End) -> jax.Array:
     series = (m - 1.0) * w / 24 + (jnp.square(m) - 6.0 * m + 3.0) * jnp.square(w) / 1920
     height = -0.5 * (m + jnp.log(2.0 * jnp.pi) - jnp.log(w)) + jnp.log1p(series)
     below, above = jnp.where(narrow, -jnp.inf, low), jnp.where(narrow, 0.0, high)
-    whole = log_ndtr(above)
+    whole = _log_normal_below(above)
     none = jnp.isneginf(below)
-    ratio = log_ndtr(jnp.where(none, -1.0, below)) - jnp.where(none, 0.0, whole)
+    ratio = _log_normal_below(jnp.where(none, -1.0, below)) - jnp.where(none, 0.0, whole)
     return jnp.where(narrow, height, whole + jnp.where(none, 0.0, log_not_exp(ratio)))
 
 
@@ -114,5 +144,5 @@ def _logistic(low: End, high: End) -> jax.Array:
 LOG_MASSES = {"Cauchy": _cauchy, "Laplace": _laplace, "Logistic": _logistic, "Normal": _normal}
 """The log of the mass of a standard distribution between two ends."""
 
-LOG_BELOW = {"Logistic": log_sigmoid, "Normal": log_ndtr}
+LOG_BELOW = {"Logistic": log_sigmoid, "Normal": _log_normal_below}
 """The log of the mass below an end alone, where it is simpler."""
