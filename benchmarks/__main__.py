@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-NAMES = ("imports", "bias", "vae", "hmm", "hmm_scan", "mixture", "flows", "sbn", "fit")
+NAMES = ("imports", "bias", "vae", "hmm", "hmm_scan", "kalman", "mixture", "flows", "sbn", "fit")
 PLDI = ("cone", "vae", "air", "air_training")
 
 HEADER = """# Benchmarks

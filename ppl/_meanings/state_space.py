@@ -17,7 +17,8 @@ class StateSpace(NamedTuple):
     - `start`: a program, of the sites before the loop. It returns `(state, inputs)`: what the first
       step reads, and the inputs of the steps, with a leading axis of steps. Both are lists.
     - `step`: a program `(state, inputs of one step) -> state`, of the sites of one step.
-    - `length`: how many steps.
+    - `length`: how many steps; `fixed`: how many entries of the state, from the first, each step
+      leaves as they are.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -36,6 +37,7 @@ class StateSpace(NamedTuple):
     start: Callable[[], tuple[list, list]]
     step: Callable[[list, list], list]
     length: int
+    fixed: int = 0
 
 
 def state_space(program: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> StateSpace:
@@ -59,7 +61,7 @@ def state_space(program: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) ->
         outs = run(*loop.body, [*state, *inputs])
         return [*state[: loop.num_consts], *loop.split_outputs(outs)[0]]
 
-    return StateSpace(start, step, loop.length)
+    return StateSpace(start, step, loop.length, loop.num_consts)
 
 
 def _located(jaxpr: Any, name: str) -> tuple[list[Call], Loop]:

@@ -15,8 +15,8 @@ from ppl import sample
 from ppl.errors import UnsuitableEstimator
 from ppl.extend import Target
 
+from ._choices import merged
 from ._degree import BEYOND, Degree, culprits
-from ._filter import merged
 from ._hidden import (
     REMEDY,
     addresses_of,

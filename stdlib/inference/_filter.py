@@ -10,7 +10,7 @@ v_t ~ K(u_t → ·): what the retained particle of a conditional run draws, to b
 last move weighs nothing, so only the one path that is drawn makes it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,11 +23,11 @@ from ppl import condition, log_density, replay, sample, simulate
 from ppl.extend import StateSpace, Target
 
 from .._scoring import at_choices_of, proposed_by
+from ._choices import Choices, merged, within
 from ._weights import effective_size, taken, with_first, with_last
 from .kernels import Kernel
 from .resampling import Ancestors
 
-Choices = Mapping[str, Any]
 At = tuple[Any, list]  # the number of a step, and the inputs that the particles share at it
 
 
@@ -114,7 +114,7 @@ class _Begun(NamedTuple):
 def _no_steps(space: StateSpace, target: Target, begun: _Begun, start: jax.Array) -> Run:
     """The run over a loop of no steps: what came before it, weighed."""
     log_weights, total = normalized(start)
-    in_loop = _within(target.hidden, _addresses(space.start), inside=False)
+    in_loop = within(target.hidden, _addresses(space.start), inside=False)
     empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), in_loop)
 
     def path(index):
@@ -285,7 +285,7 @@ def _addresses(program: Callable) -> set[str]:
 
 def _data(space: StateSpace, target: Target) -> Choices:
     """The observed choices that have a value for each step."""
-    return _within(target.observed, _addresses(space.start), inside=False)
+    return within(target.observed, _addresses(space.start), inside=False)
 
 
 def _parted(space: StateSpace, given: Choices | None) -> tuple[Choices, Choices] | None:
@@ -293,22 +293,4 @@ def _parted(space: StateSpace, given: Choices | None) -> tuple[Choices, Choices]
     if given is None:
         return None
     before = _addresses(space.start)
-    return _within(given, before, inside=True), _within(given, before, inside=False)
-
-
-def _within(choices: Choices, addresses: set[str], inside: bool, prefix: str = "") -> Choices:
-    """The choices at some addresses, or at all others."""
-    found = {}
-    for name, value in choices.items():
-        if isinstance(value, Mapping):
-            deeper = _within(value, addresses, inside, f"{prefix}{name}/")
-            found.update({name: deeper} if deeper else {})
-        elif (prefix + name in addresses) == inside:
-            found[name] = value
-    return found
-
-
-def merged(first: Choices, second: Choices) -> dict[str, Any]:
-    """The choices of two programs, scope by scope."""
-    both = first.keys() & second.keys()
-    return {**first, **second, **{name: merged(first[name], second[name]) for name in both}}
+    return within(given, before, inside=True), within(given, before, inside=False)

@@ -16,7 +16,7 @@ from ppl import log_sum_exp, sample
 from ppl.errors import TooManyJointStates, UnsuitableEstimator
 from ppl.extend import Target
 
-from ._filter import merged
+from ._choices import merged
 from ._hidden import REMEDY
 from ._integral import Integral, zeros_of
 from ._weights import taken

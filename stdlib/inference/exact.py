@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -29,10 +30,13 @@ class Exact(Integral):
     linear regression, hierarchies with given scales, linear state-space models, and whatever else
     is linear with normal noise. It is proved so when the program is traced, by the degree of each
     operation. The evidence is a completed square: d slopes of the log density and d³ operations for
-    d hidden numbers. All steps of a loop are taken at once: T steps of d numbers cost (T·d)³, where
-    a Kalman filter, which gives the same number, takes T·d³. A draw is one normal site, `"exact"`,
-    reparameterised. NaN where the posterior is improper. The support of an `obs=` must not move
-    with hidden choices; that of a choice conditioned on is looked at.
+    d hidden numbers. A *chain* of T steps takes T·d³, as a Kalman filter and smoother do, and
+    memory linear in T: hidden choices in one `lax.scan` that goes forward, over what is not hidden,
+    with no site after it, and choices before it; d are the numbers that a step chooses and reads of
+    hidden choices (what is carried, and coefficients drawn before the loop). All others are taken
+    at once, (T·d)³. A draw is standard normal noise, `"exact"`, moved to the posterior. NaN where
+    that is improper. The support of an `obs=` must not move with hidden choices; that of a choice
+    conditioned on is looked at.
 
     *Conjugate* are continuous ones, if the joint log density is affine in statistics of each
     element: log u and log(1 - u) on the unit interval (a Beta), log u and u (a Gamma) or log u and
@@ -51,8 +55,14 @@ class Exact(Integral):
     **Raises** `UnsuitableEstimator` where a hidden choice is none of these, with the reason;
     `TooManyJointStates` where too many finite choices meet.
 
+    **Arguments**
+
+    - `parallel`: whether Gaussian chains are taken by associative scans, in a time of log T where
+      there are lanes to use (several times the operations); by default, where the platform is no
+      CPU.
+
     Sources: Rabiner 1989; Frühwirth-Schnatter 1994; Bishop 2006, sections 2.1 to 2.4; Diaconis &
-    Ylvisaker 1979.
+    Ylvisaker 1979; Rauch, Tung & Striebel 1965; Särkkä & García-Fernández 2021.
 
     ```python
     >>> import jax, ppl, numpyro.distributions as dist
@@ -80,16 +90,18 @@ class Exact(Integral):
     ```
     """
 
+    parallel: bool | None = eqx.field(static=True, default=None)
+
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """A draw from the posterior, and its density."""
-        return integral_for(target).simulate(target)
+        return integral_for(target, self.parallel).simulate(target)
 
     def log_evidence(self, target: Target) -> jax.Array:
         """log p(x)."""
-        return integral_for(target).log_evidence(target)
+        return integral_for(target, self.parallel).log_evidence(target)
 
 
-def integral_for(target: Target) -> Integral:
+def integral_for(target: Target, parallel: bool | None = None) -> Integral:
     """How the hidden choices are integrated out, by what they are."""
     if not any(jnp.issubdtype(s.dtype, jnp.floating) for s in jax.tree.leaves(target.hidden)):
         return Summation()
@@ -97,11 +109,12 @@ def integral_for(target: Target) -> Integral:
     finite = [address for address in addresses if suits(target, address, Enumerate())]
     if len(finite) == len(addresses):
         return Summation()
-    rest = _continuous(target, [address for address in addresses if address not in finite])
+    others = [address for address in addresses if address not in finite]
+    rest = _continuous(target, others, parallel)
     return Mixture(tuple(finite), rest) if finite else rest
 
 
-def _continuous(target: Target, addresses: list[str]) -> Integral:
+def _continuous(target: Target, addresses: list[str], parallel: bool | None) -> Integral:
     """How choices that are not finite are integrated out, by their supports."""
     supports = {address: _support(target, address) for address in addresses}
     unknown = [address for address, support in supports.items() if support is None]
@@ -114,7 +127,7 @@ def _continuous(target: Target, addresses: list[str]) -> Integral:
         )
     real = [address for address in addresses if supports[address] == "real"]
     if len(real) == len(addresses):
-        return Gaussian()
+        return Gaussian(parallel)
     if real:
         others = [address for address in addresses if address not in real]
         raise UnsuitableEstimator(
