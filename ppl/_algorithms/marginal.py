@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._distributions.scored_draw import apart
 from .._ir.address import Path, flatten, nearest, nest, parse, render
-from .._ir.compound import Compound
+from .._ir.compound import Compound, Joint
 from .._ir.site import Site, user_location
 from .._ir.stage import P, Staged, stage, standing_for
 from .._jax.run import run
@@ -161,11 +161,16 @@ def normalize(
             choices = nest(dict(zip(hidden, values, strict=True)))
             return [algorithm.log_density(target, choices)]
 
-        def draw():
-            return simulate()[:-1]
+        def joint():
+            choices = _drawn(target.prior)
+            return [choices[path] for path in hidden]
+
+        def normalized(program):
+            return lambda: _normalized(program, algorithm, where)
 
         law = _law(staged, algorithm.law)
-        return _bound("posterior", hidden, where, law, draw, simulate, density)
+        known = Joint(joint, normalized) if law == "exact" else None
+        return _bound("posterior", hidden, where, law, None, simulate, density, known)
 
     return normalized
 
@@ -175,9 +180,10 @@ def _bound(
     places: Mapping[Path, Placed],
     where: str,
     law: Law,
-    draw: Callable,
+    draw: Callable | None,
     simulate: Callable,
     density: Callable,
+    joint: Joint | None = None,
 ) -> dict[str, Any]:
     sites = tuple(
         Site(
@@ -192,8 +198,16 @@ def _bound(
     )
     if not sites:
         return {}
-    values = Compound(name, sites, draw, simulate, density, (None,) * len(sites)).bind()
+    observed = (None,) * len(sites)
+    values = Compound(name, sites, draw, simulate, density, observed, joint=joint).bind()
     return nest(dict(zip(places, values, strict=True)))
+
+
+def _normalized(program: Callable[[], list], algorithm: Algorithm, where: str) -> list:
+    """A run of a program with data, and one over their evidence as one more factor."""
+    values, evidence = program(), algorithm.log_evidence(Target(program, {}))
+    _weighed(where, lambda: [-evidence], "exact")
+    return values
 
 
 def _weighed(where: str, density: Callable, law: Law) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Compound sites: several addresses drawn and scored together, by programs of their own.
 
 In the IR, one equation with three bodies: `draw` (a plain run), `simulate` (values and the log of
-an estimate of their density) and `density` (of given values). Its operands are what these close
-over.
+an estimate of their density) and `density` (of given values); and with a fourth, of sites, where
+the density is that of another program divided by its mass (`Joint`). Its operands are what these
+close over.
 """
 
 import dataclasses
@@ -24,23 +25,47 @@ from .address import Path, render
 from .site import Site
 
 
+class Joint(NamedTuple):
+    """A program of which a compound site is the posterior, exactly.
+
+    - `program()`: a run of it, which gives the values of the site's addresses; all others are
+      observed.
+    - `normalized(program)`: the same, with one more factor: one over the mass of what is observed.
+    """
+
+    program: Callable[[], list]
+    normalized: Callable[[Callable[[], list]], Callable[[], list]]
+
+    def sites(self) -> Callable[[], list]:
+        """The program of the posterior's density, site by site."""
+        return self.normalized(self.program)
+
+
 class Compound(NamedTuple):
     """A compound site: its addresses, its programs, and what is known of its values.
 
     `draw()` gives a list of values, one for each of `sites`; `simulate()` the same and then a log
-    density, of the shape of the lanes; `density(*values)` a log density. `observed` has the data of
+    density, of the shape of the lanes; `density(*values)` a log density. Without a `draw` of its
+    own, a plain run is that of `simulate`. `observed` has the data of
     each address, or None; `active` flags say whether the control flow reaches each lane, `masks`
-    whether its density counts there.
+    whether its density counts there. `joint` is the program that the site is the posterior of, if
+    there is one, and nothing has been made of its density.
     """
 
     name: str
     sites: tuple[Site, ...]
-    draw: Callable[..., list]
+    draw: Callable[..., list] | None
     simulate: Callable[..., list]
     density: Callable[..., list]
     observed: tuple
     active: tuple = ()
     masks: tuple = ()
+    joint: Joint | None = None
+
+    @property
+    def forward(self) -> Callable[..., list]:
+        """A plain run."""
+        return self.draw or (lambda *args: self.simulate(*args)[:-1])
 
     @property
     def paths(self) -> list[Path]:
@@ -58,15 +83,21 @@ class Compound(NamedTuple):
         return f"The {self.name} program over {listed} at {self.sites[0].where}"
 
     @property
+    def is_partly_observed(self) -> bool:
+        """Whether it has data at some of its addresses and not at others."""
+        return 0 < sum(data is None for data in self.observed) < len(self.observed)
+
+    @property
     def is_observed(self) -> bool:
         """Whether it has data; data at some of its addresses alone say nothing of the others."""
         missing = [p for p, data in zip(self.paths, self.observed, strict=True) if data is None]
-        if missing and len(missing) < len(self.paths):
+        if self.is_partly_observed:
             listed = ", ".join(repr(render(path)) for path in missing)
             raise PartialObservation(
                 f"{self.described} is observed at some of its addresses and not at {listed}, so "
                 "those cannot be drawn. Observe all of them or none, score it with "
-                "ppl.log_density, or draw the rest from their posterior with ppl.normalize."
+                "ppl.log_density, or draw the rest from their posterior with ppl.normalize. (A "
+                "posterior by an exact algorithm, neither scaled nor masked, may be known in part.)"
             )
         return not missing
 
@@ -105,7 +136,11 @@ class Compound(NamedTuple):
 
     def bind(self) -> list:
         """Emits the equation into whatever is being traced."""
-        staged = [_staged(self.draw), _staged(self.simulate), _staged(self.density, *self.structs)]
+        simulated = _staged(self.simulate)
+        again = self._replace(simulate=_program(*simulated))
+        staged = [_staged(again.forward), simulated, _staged(self.density, *self.structs)]
+        if self.joint is not None:
+            staged.append(_staged(self.joint.program))
         operands = [const for _, consts in staged for const in consts]
         operands += [data for data in self.observed if data is not None]
         sites = [
@@ -118,30 +153,34 @@ class Compound(NamedTuple):
             *self.masks,
             name=self.name,
             sites=tuple(sites),
-            bodies=tuple(body for body, _ in staged),
+            bodies=tuple(body for body, _ in staged[:3]),
+            joint=self.joint and self.joint._replace(program=staged[3][0]),
             masks=len(self.masks),
         )
 
     def through(self, transform: Callable[[Callable], Callable]) -> "Compound":
         """The same site with its programs put through a transformation of programs."""
         return self._replace(
-            draw=transform(self.draw),
+            draw=self.draw and transform(self.draw),
             simulate=transform(self.simulate),
             density=transform(self.density),
+            joint=self.joint and self.joint._replace(program=transform(self.joint.program)),
         )
 
     def with_sites(self, change: Callable[[Site], Site]) -> "Compound":
         return self._replace(sites=tuple(map(change, self.sites)))
 
     def weighted(self, change: Callable[[Any], Any]) -> "Compound":
-        """The same site with another log density."""
+        """The same site with another log density, which is no posterior's."""
 
         def simulate():
             *values, log = self.simulate()
             return [*values, change(log)]
 
         return self._replace(
-            simulate=simulate, density=lambda *values: [change(self.density(*values)[0])]
+            simulate=simulate,
+            density=lambda *values: [change(self.density(*values)[0])],
+            joint=None,
         )
 
     def appended(self, name: str, value: Any) -> "Compound":
@@ -188,9 +227,18 @@ def read_compound(eqn: Any, operands: Sequence[Any]) -> Compound:
     draw, simulate, density = (
         _program(body, [next(rest) for _ in body.constvars]) for body in bodies
     )
+    joint = _joint(eqn.params, lambda body: _program(body, [next(rest) for _ in body.constvars]))
     observed = tuple(next(rest) if site.observed else None for site in sites)
-    active, masks = _parted(list(rest), eqn.params["masks"])
-    return Compound(eqn.params["name"], sites, draw, simulate, density, observed, active, masks)
+    flags = _parted(list(rest), eqn.params["masks"])
+    return Compound(
+        eqn.params["name"], sites, draw, simulate, density, observed, *flags, joint=joint
+    )
+
+
+def _joint(params: Mapping[str, Any], program: Callable[[Any], Callable]) -> Joint | None:
+    """The joint program of an equation, of which the equation has the body."""
+    joint = params["joint"]
+    return joint and joint._replace(program=program(joint.program))
 
 
 def _parted(flags: Sequence[Any], masks: int) -> tuple[tuple, tuple]:
@@ -261,10 +309,12 @@ def _batched(axis_data: Any, operands: Sequence[Any], dims: Sequence[Any], param
         return jnp.moveaxis(operand, dim, 0)
 
     draw, simulate, density = map(mapped, params["bodies"])
+    joint = _joint(params, mapped)
     sites = tuple(site.batched(axis_data.size, ()) for site in params["sites"])
     observed = tuple(leading(*next(rest)) if site.observed else None for site in sites)
     flags = _parted([leading(*pair) for pair in rest], params["masks"])
-    return Compound(params["name"], sites, draw, simulate, density, observed, *flags).bind()
+    name = params["name"]
+    return Compound(name, sites, draw, simulate, density, observed, *flags, joint=joint).bind()
 
 
 primitives.batch_compound_sites(_batched)

@@ -141,7 +141,7 @@ compound_p.multiple_results = True
 
 
 @compound_p.def_effectful_abstract_eval
-def _compound_abstract_eval(*_, name, sites, bodies, masks):
+def _compound_abstract_eval(*_, name, sites, bodies, joint, masks):
     avals = [core.ShapedArray(s.lane_shape + s.out.shape, s.out.dtype) for s in sites]
     return avals, {SampleEffect()}
 

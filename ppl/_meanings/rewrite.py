@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from .._ir.address import nearest, parse, render
+from .._ir.address import nearest, nest, parse, render
 from .._ir.compound import Compound
 from .._ir.estimator import Estimator, check_estimator, estimator_at
 from .._ir.site import Site
@@ -70,12 +70,21 @@ def conditioned(
 
     def meaning(call, feed: Choices):
         if isinstance(call, Compound):
-            call = call.with_data(feed.values)
-        elif call.site.path in feed.values:
+            return _emitted(call.with_data(feed.values)), Record()
+        if call.site.path in feed.values:
             call = call.with_operand("obs", feed.values[call.site.path], lanes=True)
         return call.bind(), Record()
 
     return rewritten(program, meaning, _given(choices, check))
+
+
+def _emitted(call: Compound) -> list:
+    """Emits a compound site; for a posterior that is known in part, the sites of its density."""
+    if call.joint is None or not call.is_partly_observed:
+        return call.bind()
+    pairs = zip(call.paths, call.observed, strict=True)
+    known = {path: data for path, data in pairs if data is not None}
+    return conditioned(call.joint.sites(), nest(known))()
 
 
 def uncondition(program: Callable[P, T], addresses: str | Collection[str] = "*") -> Callable[P, T]:
@@ -118,8 +127,8 @@ def uncondition(program: Callable[P, T], addresses: str | Collection[str] = "*")
 
     def meaning(call, feed):
         if isinstance(call, Compound):
-            call = call.without_data(filter(taken_back, call.paths))
-        elif call.site.observed and taken_back(call.site.path):
+            return _emitted(call.without_data(filter(taken_back, call.paths))), Record()
+        if call.site.observed and taken_back(call.site.path):
             call = call.with_operand("obs", None)
         return call.bind(), Record()
 

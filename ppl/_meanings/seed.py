@@ -51,7 +51,7 @@ def _draw(call, feed: Keys):
     if isinstance(call, Compound):
         if call.is_observed:
             return call.data(), Record()
-        staged = stage(call.draw)
+        staged = stage(call.forward)
         return walk(staged.jaxpr, staged.consts, [], _draw, feed)
     return call.draw(feed.key), Record()
 

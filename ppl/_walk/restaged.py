@@ -24,7 +24,7 @@ def expanded(staged: Staged) -> Staged:
         if isinstance(call, Compound):
             if call.is_observed:
                 return call.data(), Record()
-            body = stage(call.draw)
+            body = stage(call.forward)
             return walk(body.jaxpr, body.consts, [], meaning, feed)
         return call.bind(), Record()
 

@@ -64,9 +64,11 @@ def check_fixed_supports(target: Target, zeros: Mapping[str, Any]) -> None:
 
     Within bounds a density may be that of a family, and yet it does not integrate to its mass.
     """
+    known = [glob.escape(address) for address in addresses_of(target.observed)]
+    free = ppl.uncondition(target.prior, known) if known else target.program
 
     def inside(choices):
-        return ppl.within_support(ppl.intervene(target.program, choices), target.observed)
+        return ppl.within_support(ppl.intervene(free, choices), target.observed)
 
     addresses = addresses_of(zeros)
     degree = degree_in(jax.make_jaxpr(inside)(zeros).jaxpr, addresses)
