@@ -7,7 +7,19 @@ from pathlib import Path
 
 import jax
 
-NAMES = ("imports", "bias", "vae", "hmm", "hmm_scan", "kalman", "mixture", "flows", "sbn", "fit")
+NAMES = (
+    "imports",
+    "bias",
+    "vae",
+    "hmm",
+    "hmm_scan",
+    "lanes_of_chains",
+    "kalman",
+    "mixture",
+    "flows",
+    "sbn",
+    "fit",
+)
 PLDI = ("cone", "vae", "air", "air_training")
 
 HEADER = """# Benchmarks

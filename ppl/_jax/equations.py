@@ -42,7 +42,12 @@ def pruned(jaxpr: Any) -> Any:
     """A jaxpr without what its outputs do not read, in loops and branches too; sites stay."""
     if any(has_sites(eqn) and not eqn.effects for eqn in jaxpr.eqns):
         return jaxpr  # JAX does not see these sites, and would leave them out
-    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
+    return with_outputs(jaxpr, [True] * len(jaxpr.outvars))
+
+
+def with_outputs(jaxpr: Any, wanted: Sequence[bool]) -> Any:
+    """A jaxpr with some of its outputs alone, and without what these do not read."""
+    return partial_eval.dce_jaxpr(jaxpr, list(wanted), instantiate=True)[0]
 
 
 def is_literal(atom: Any) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from ..interpret.evaluation import Evaluation
-from ..terms.terms import Term, add_up
+from ..terms.terms import Term, add_up, rearrange
 from ..values.dimensions import Along
 from ..values.expansion import MixedSteps
 from ..values.value import Value
@@ -37,16 +37,24 @@ def _factors(terms: Sequence[Term], one: Value, chain: Chain) -> tuple[Value, li
     rank = len(chain.sizes)
     stacked = [term for term in terms if chain.places(term.val)[0] is not None]
     finals = [term for term in terms if chain.places(term.val)[0] is None]
-    if not all(_whole(term, tuple(range(rank)), chain) for term in stacked):
+    if not all(_whole(term, rank, chain) for term in stacked):
         raise MixedSteps(chain.loop)
-    costs = add_up([one, *(term.val for term in stacked)], chain.evaluation)
+    costs = add_up([one, *(_in_order(term, chain) for term in stacked)], chain.evaluation)
     return costs, [_last_factor(finals, one, chain)]
 
 
-def _whole(term: Term, places: tuple[int | None, ...], chain: Chain) -> bool:
-    """Whether a term has the lanes of a chain at these places, and no others to sum."""
-    lanes = [place for place in places if place is not None]
-    return term.lanes_to_sum == len(lanes) and chain.places(term.val) == places
+def _whole(term: Term, rank: int, chain: Chain) -> bool:
+    """Whether a term has as many of a chain's lanes apart, and no others to sum."""
+    return term.lanes_to_sum == rank == len(_lanes_of(term, chain))
+
+
+def _in_order(term: Term, chain: Chain) -> Value:
+    """The value of a term of a chain's lanes, with these in the order of the chain's."""
+    return rearrange(term.val, _lanes_of(term, chain))
+
+
+def _lanes_of(term: Term, chain: Chain) -> list[int]:
+    return [place for place in chain.places(term.val) if place is not None]
 
 
 def _last_factor(finals: Sequence[Term], one: Value, chain: Chain) -> Term:
@@ -56,8 +64,8 @@ def _last_factor(finals: Sequence[Term], one: Value, chain: Chain) -> Term:
         array=jnp.full(chain.sizes[1:], chain.ring.one),
         relations={chain.sites.start: (None, *map(Along, lanes))} if lanes else {},
     )
-    if all(_whole(term, (None, *lanes), chain) for term in finals):
-        vals = [ending, *(term.val for term in finals)]
+    if all(_whole(term, len(lanes), chain) for term in finals):
+        vals = [ending, *(_in_order(term, chain) for term in finals)]
         return Term(add_up(vals, evaluation), len(lanes))
     if lanes:
         raise MixedSteps(chain.loop)

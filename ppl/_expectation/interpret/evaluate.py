@@ -41,22 +41,24 @@ def evaluate(
     def step(eqn, operands):
         operands = [scalar(operand) for operand in operands]
         found, sited = form(eqn), equations.has_sites(eqn)
+        apart = [v in kept for v in eqn.outvars]
         weighted = sited or union_sites(v for o in operands for v in addends(o))
         if isinstance(found, Call) and weighted:
             feed = next(feeds) if sited else Nothing()
-            outs = [v in kept for v in eqn.outvars]
-            return evaluate(*found.body, operands, feed, evaluation.calling(eqn), outs)
-        rule = linear_rule(eqn) if any(v in kept for v in eqn.outvars) else None
+            return evaluate(*found.body, operands, feed, evaluation.calling(eqn), apart)
+        rule = linear_rule(eqn) if any(apart) else None
         if rule is not None:
             return [rule(eqn, operands, evaluation)]
         vals = [collapse(operand, evaluation) for operand in operands]
         if not sited:
             if isinstance(found, Loop) and steps_meet(found, vals):
-                return scan(found, vals, Nothing(), evaluation)
+                return scan(found, vals, Nothing(), evaluation, apart)
             return apply_equation(eqn, vals, evaluation)
         feed = next(feeds)
         if equations.kind(eqn) == "control_variate":
             return control_variate(eqn, vals, Environment(jaxpr, env), evaluation)
+        if isinstance(found, Loop):
+            return scan(found, vals, feed, evaluation, apart)
         rule = rule_of(eqn, RULES)
         if rule is None:
             raise unsupported(eqn, next(placed_sites(eqn), None))
@@ -105,7 +107,6 @@ def _fresh_key(eqn, vals, keys, evaluation):
 RULES: Mapping[Any, Callable] = {
     "sample": sample,
     "fresh_key": _fresh_key,
-    Loop: scan,
     **CONTROL_FLOW,
 }
 """Rules `(equation or form, vals, keys, evaluation) -> vals` for equations with sites."""

@@ -6,6 +6,7 @@ is evaluated over those and its own.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,10 +18,10 @@ from ..._walk.walker import placed_sites
 from ...errors import TooManyJointStates
 from ..sites.coupled import coupled_axis, open_coupled
 from ..sites.measure import kinds_within
-from ..terms.terms import body_values
+from ..terms.terms import Operand, Terms, body_operands, terms_of
 from ..values.expansion import MixedSteps
-from ..values.lanes import join, move
-from ..values.value import Value
+from ..values.lanes import deps_of, join, move
+from ..values.value import Value, each_array
 from .evaluation import Evaluation
 from .steps import steps_at_once
 
@@ -39,8 +40,11 @@ def steps_meet(loop: Loop, vals: Sequence[Value]) -> bool:
     )
 
 
-def scan(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
-    """The rule of a `scan` equation."""
+def scan(
+    loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation, apart: Sequence[bool]
+) -> list[Operand]:
+    """The rule of a `scan` equation; `apart` says of which outputs the terms are kept apart."""
+    _, apart = loop.split_outputs(apart)
     if loop.length == 0:
         return _no_steps(loop, vals)
     kinds = kinds_within(loop.body.jaxpr, evaluation.allow_biased)
@@ -50,19 +54,19 @@ def scan(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -
     unknown = any(kind.constants is None for kind in shared)
     scope = evaluation.scope
     if id(loop.eqn) in scope.written_out or perturbed or unknown or (several and scope.loops):
-        return _write_out(loop, vals, keys, evaluation)
+        return _write_out(loop, vals, keys, evaluation, apart)
     for kind in shared:
         if coupled_axis(evaluation, kind) is None:
             open_coupled(evaluation, Value(jnp.asarray(kind.constants)), kind)
     try:
-        return steps_at_once(loop, vals, keys, evaluation)
+        return steps_at_once(loop, vals, keys, evaluation, apart)
     except MixedSteps as found:
         if found.loop.eqn is not loop.eqn:
             raise
-    return _write_out(loop, vals, keys, evaluation)
+    return _write_out(loop, vals, keys, evaluation, apart)
 
 
-def _no_steps(loop: Loop, vals: Sequence[Value]) -> list[Value]:
+def _no_steps(loop: Loop, vals: Sequence[Value]) -> list[Operand]:
     """What a loop of no steps leaves: the carry as it came, and outputs without elements."""
     _, carry, _ = loop.split(vals)
     avals = [v.aval for v in loop.eqn.outvars[len(carry) :]]
@@ -72,7 +76,9 @@ def _no_steps(loop: Loop, vals: Sequence[Value]) -> list[Value]:
 # --- written out ---------------------------------------------------------------------------------
 
 
-def _write_out(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -> list[Value]:
+def _write_out(
+    loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation, apart: Sequence[bool]
+) -> list[Operand]:
     """Step after step, each site of each step a site of its own."""
     length = loop.length
     if length > UNROLLED_STEPS:
@@ -80,12 +86,15 @@ def _write_out(loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluat
     consts, carry, xs = loop.split(vals)
     feeds = keys.steps((), length)
     ys: list = [None] * length
+    wanted = [*(False for _ in carry), *apart]
     for t in reversed(range(length)) if loop.reverse else range(length):
         now = [_slice(x, t, evaluation) for x in xs]
         feed = jax.tree.map(lambda k, t=t: k[t], feeds)
-        outs = body_values(evaluation, *loop.body, [*consts, *carry, *now], feed)
+        outs = body_operands(evaluation, loop.body, [*consts, *carry, *now], feed, wanted)
         carry, ys[t] = loop.split_outputs(outs)
-    return [*carry, *(_pile(loop.eqn, column, evaluation) for column in zip(*ys, strict=True))]
+    columns = zip(zip(*ys, strict=True), apart, strict=True)
+    pile = partial(_pile, loop.eqn, evaluation=evaluation)
+    return [*carry, *(_pile_terms(ys) if a else pile(ys) for ys, a in columns)]
 
 
 def too_long(eqn: Any) -> TooManyJointStates:
@@ -111,6 +120,24 @@ def _slice(val: Value, t: int, evaluation: Evaluation) -> Value:
         return [move(dep, lambda d: d - 1 if d else None) for dep in deps]
 
     return evaluation.apply(lambda x: [x[t]], [val], through)[0]
+
+
+def _pile_terms(column: Sequence[Operand]) -> Terms:
+    """The terms of all the steps, each of which adds nothing to the others."""
+
+    def at(t, term):
+        dim = term.lanes_to_sum
+
+        def padded(array, axes):
+            place = len(axes) + dim
+            widths = [(0, 0)] * (array.ndim + 1)
+            widths[place] = (t, len(column) - t - 1)
+            return jnp.pad(jnp.expand_dims(array, place), widths)
+
+        deps = move(deps_of(term.val), lambda d: d + 1 if d >= dim else d)
+        return term._replace(val=each_array(padded, term.val)._replace(relations=deps.relations))
+
+    return Terms(at(t, term) for t, y in enumerate(column) for term in terms_of(y))
 
 
 def _pile(eqn: Any, column: Sequence[Value], evaluation: Evaluation) -> Value:

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 from ..._analysis.dataflow import readers
 from ..._jax import equations
 from ..._jax.control_flow import Loop
+from ..._jax.run import run
 from ..sites.ledger import Ledger
 from ..sites.weighted_site import Scan, WeightedSite
+from ..terms.terms import Operand, Term, Terms
 from ..values.lanes import deps_of, new_level
 from ..values.value import BEFORE, NOW, Value
 from .body import ScanBody, Step
 from .carry import fill, hand_over, leave_loop, settle
 from .evaluation import Evaluation
-from .stacking import lead_steps, site_with_first, stack_site, stack_steps, with_first
+from .stacking import lead_steps, site_with_first, stack_site, stack_term, terms_with_first
 
 
 class _Steps(NamedTuple):
@@ -27,18 +29,21 @@ class _Steps(NamedTuple):
     """
 
     end: Sequence[Value]
-    made: Sequence[Value]
+    made: Sequence[Sequence[Term]]
     sites: Sequence[WeightedSite]
     step: Step
 
 
 def steps_at_once(
-    form: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation
-) -> list[Value]:
-    """The final carry and the stacked outputs of a loop; its sites are noted in the ledger."""
+    form: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation, apart: Sequence[bool]
+) -> list[Operand]:
+    """The final carry and the stacked outputs of a loop; its sites are noted in the ledger.
+
+    `apart` says of each output whether its terms are kept apart.
+    """
     loop = _loop(form, vals, evaluation)
     consts, init, xs = form.split(vals)
-    body = ScanBody(form, loop, consts, evaluation)
+    body = ScanBody(form, loop, consts, evaluation, apart)
     inputs = [lead_steps(x, loop) for x in xs], keys.steps((), loop.length)
     carry, step = settle(body, init, _at(inputs, 0))
     meets = any(axis.step == BEFORE for val in carry for axis in val.axes)
@@ -47,7 +52,8 @@ def steps_at_once(
     else:
         steps = _all_alike(body, init, inputs, carry, step)
     _note(steps, evaluation.ledger)
-    return [*(leave_loop(val, loop) for val in steps.end), *steps.made]
+    made = [Terms(m) if a else m[0].val for m, a in zip(steps.made, apart, strict=True)]
+    return [*(leave_loop(val, loop) for val in steps.end), *made]
 
 
 def _loop(form: Loop, vals: Sequence[Value], evaluation: Evaluation) -> Scan:
@@ -73,7 +79,7 @@ def _all_alike(
     end, (made, sites) = body.form.scan(taken, start, inputs)
     return _Steps(
         end,
-        [stack_steps(val, body.loop) for val in made],
+        [[stack_term(term, body.loop) for term in terms] for terms in made],
         [stack_site(site, body.loop) for site in sites],
         step,
     )
@@ -84,17 +90,19 @@ def _first_apart(body: ScanBody, init: Sequence[Value], inputs: Any, step: Step)
     loop = body.loop
     at, rest = (-1, slice(None, -1)) if loop.reverse else (0, slice(1, None))
     first = body.step(init, _at(inputs, at), step.sites)
+    alone = jax.tree.map(lambda x: x[None], first)
     sites = body.sites(step.sites)
     handed = [hand_over(val, loop, sites) for val in first.carry]
     carry, step = settle(body, handed, _at(inputs, 0), step.sites)
     start = [fill(val, meta) for val, meta in zip(handed, carry, strict=True)]
+    stack = lambda terms: [stack_term(term, loop) for term in terms]  # noqa: E731
     taken, others = _stepping(body, carry, step), loop._replace(length=loop.length - 1)
     end, (made, opened), (_, alike) = _at_once(taken, start, _at(inputs, rest), others)
-    pairs = zip(made, first.made, strict=True)
-    columns = zip(opened, first.sites, alike, strict=True)
+    pairs = zip(made, alone.made, strict=True)
+    columns = zip(opened, alone.sites, alike, strict=True)
     return _Steps(
         end,
-        [with_first(stack_steps(val, loop), one, loop) for val, one in pairs],
+        [terms_with_first(stack(r), stack(f), others.length, loop) for r, f in pairs],
         [site_with_first(val, one, same.weight.array, loop) for val, one, same in columns],
         step,
     )
@@ -120,16 +128,20 @@ def _stepping(body: ScanBody, carry: Sequence[Value], step: Step) -> Callable:
 def _at_once(body: Callable, start: Any, inputs: Any, loop: Scan) -> tuple[Any, Any, Any]:
     """A scan, all of its steps at once where what is carried does not depend on what was.
 
-    So it is where the particles carried are a whole support. Also says which of the outputs are the
-    same at all steps.
+    So it is where the particles carried are a whole support. Also gives the outputs of one step
+    that are the same at all; in place of the others, None.
     """
     closed, shapes = jax.make_jaxpr(body, return_shape=True)(start, _at(inputs, 0))
     count, outs = len(jax.tree.leaves(start)), closed.jaxpr.outvars
     reached, stepping = (
         readers(closed.jaxpr, closed.jaxpr.invars[part]) for part in (slice(count), slice(None))
     )
-    varies = [not equations.is_literal(v) and v in stepping for v in outs[count:]]
-    alike = jax.tree.unflatten(jax.tree.structure(shapes[1]), [not v for v in varies])
+    same = [equations.is_literal(v) or v not in stepping for v in outs[count:]]
+    own = equations.with_outputs(closed.jaxpr, [*(False for _ in outs[:count]), *same])
+    found = iter(run(own, closed.consts, jax.tree.leaves((start, _at(inputs, 0)))))
+    alike = jax.tree.unflatten(
+        jax.tree.structure(shapes[1]), [next(found) if one else None for one in same]
+    )
     if any(not equations.is_literal(v) and v in reached for v in outs[:count]):
         return *jax.lax.scan(body, start, inputs, length=loop.length, reverse=loop.reverse), alike
     handed = jax.vmap(lambda step: body(start, step)[0])(inputs)
@@ -147,7 +159,8 @@ def _at_once(body: Callable, start: Any, inputs: Any, loop: Scan) -> tuple[Any, 
 def _note(steps: _Steps, ledger: Ledger) -> None:
     """Opens the sites; they are a chain where particles of a step meet those of another."""
     numbers = range(ledger.next, ledger.next + len(steps.sites))
-    others = [*(site.weight for site in steps.sites), *steps.step.made]
+    made = [term.val for terms in steps.step.made for term in terms]
+    others = [*(site.weight for site in steps.sites), *made]
     meeting = [axis.site for val in others for axis in val.axes if axis.step != NOW]
     meeting += [axis.site for val in steps.step.carry for axis in val.axes]
     chain = len(steps.sites) if any(number in numbers for number in meeting) else 0

@@ -35,10 +35,10 @@ keeps the dimension in front, and says that it is still to be summed over. Each 
 own weight: Σ_lane Σ_j w[j, lane] · term[j, lane].
 
 **The linear tail** (`linear`). Which equations keep terms apart is found by going back from the
-result: sums and differences, products with something that is not random, casts, reshapes. Here
-these are the division, the sum of the two costs and the sum over the batch. What else reads a
-sum of terms reads it as one value: `collapse` takes the sums that are still to take, over the axes
-of all the terms.
+result: sums and differences, products with something that is not random, casts, reshapes. A
+`scan` hands out the terms of its steps, each stacked. Here these are the division, the sum of the
+two costs and the sum over the batch. What else reads a sum of terms reads it as one value:
+`collapse` takes the sums that are still to take, over the axes of all the terms.
 
 ```python
 >>> from ppl._expectation.terms.terms import collapse

@@ -13,7 +13,7 @@ from ..._jax.control_flow import Call, form
 from ..interpret.evaluation import Evaluation
 from ..values.lanes import transfer
 from ..values.value import Value, each_array, event_shape, union_sites
-from ..values.vanishing import emit
+from ..values.vanishing import emit, unbounded
 from .terms import (
     Operand,
     Term,
@@ -103,7 +103,8 @@ def _bound(eqn, operands: Sequence[Term | Value], evaluation: Evaluation) -> Ter
         deps = [hide(dep, p) for dep, p in zip(deps, to_sum, strict=True)]
         return [unhide(dep, lanes_to_sum) for dep in transfer(eqn, deps)]
 
-    return Term(evaluation.apply(fn, vals, through, eqn)[0], lanes_to_sum)
+    (val,), infinite = evaluation.apply(fn, vals, through, eqn), unbounded(eqn, vals)
+    return Term(val._replace(unbounded=infinite), lanes_to_sum)
 
 
 LINEAR: Mapping[str, Callable] = {

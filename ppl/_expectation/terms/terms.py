@@ -3,8 +3,10 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from ..._jax.equations import Body
 from ..interpret.evaluation import Evaluation
 from ..values.lanes import Deps, deps_of, join, move, renumber
 from ..values.value import Value, each_array, event_shape, lift_worlds
@@ -19,6 +21,11 @@ class Term(NamedTuple):
 
     val: Value
     lanes_to_sum: int = 0
+
+
+jax.tree_util.register_pytree_node(
+    Term, lambda term: ((term.val,), term.lanes_to_sum), lambda lanes, vals: Term(*vals, lanes)
+)
 
 
 class Terms:
@@ -177,3 +184,12 @@ def body_values(
     """The outputs of a body, as single values."""
     outs = evaluation.evaluate(jaxpr, consts, args, keys, evaluation)
     return [collapse(out, evaluation) for out in outs]
+
+
+def body_operands(
+    evaluation: Evaluation, body: Body, args: Sequence[Value], keys: Any, wanted: Sequence[bool]
+) -> list[Operand]:
+    """The outputs of a body: as terms where they are `wanted` so, elsewhere as single values."""
+    outs = evaluation.evaluate(*body, args, keys, evaluation, wanted)
+    pairs = zip(outs, wanted, strict=True)
+    return [out if apart else collapse(out, evaluation) for out, apart in pairs]

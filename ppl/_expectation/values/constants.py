@@ -30,6 +30,10 @@ def constants(eqn: Any, vals: Sequence[Value]) -> Known | None:
     name, found = equations.kind(eqn), [val.known for val in vals if val.known]
     if not found or len({known.axis for known in found}) > 1 or len(eqn.outvars) != 1:
         return None
+    if name == "concatenate":
+        return _in_a_column(eqn, vals)
+    if any(known.column is not None for known in found):
+        return None
     if moves_elements(eqn):
         return found[0] if len(vals) == 1 else None
     integers = not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact)
@@ -43,6 +47,17 @@ def constants(eqn: Any, vals: Sequence[Value]) -> Known | None:
             return None
         (out,) = equations.bind(eqn, spread)
     return Known(found[0].axis, tuple(np.asarray(out).tolist()))
+
+
+def _in_a_column(eqn: Any, vals: Sequence[Value]) -> Known | None:
+    """What is known of columns side by side, of which one is: the parts of an index."""
+    shapes = [v.aval.shape for v in eqn.invars]
+    found = [(i, val.known) for i, val in enumerate(vals) if val.known]
+    last = eqn.params["dimension"] == len(shapes[0]) - 1
+    if not last or len(found) > 1 or any(shape[-1] != 1 for shape in shapes):
+        return None
+    ((place, known),) = found
+    return known._replace(column=place) if known.column is None else None
 
 
 def _constant(atom: Any, val: Value) -> Any:
@@ -132,23 +147,30 @@ def _own(val: Value) -> tuple[int, ...]:
     return val.small.shape[len(val.axes) :]
 
 
-def _counts(val: Value, size: int) -> Axis | None:
-    """The axis whose particles a value counts, from zero up to a size."""
-    known = val.known
-    return known.axis if known and known.constants == tuple(range(size)) else None
+def _counts(val: Value, size: int, column: int | None = None) -> Axis | None:
+    """The axis whose particles a value (or a column of it) counts, from zero up to a size."""
+    counted = val.known == (val.known.axis, tuple(range(size)), column) if val.known else False
+    return val.known.axis if val.known and counted else None
 
 
 def _gathered(eqn: Any, vals: Sequence[Value]) -> tuple[int, Axis] | None:
+    """The one dimension of which slices of size one are taken.
+
+    Where an index is clamped, one along a dimension that is taken whole changes nothing.
+    """
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    shape = eqn.invars[0].aval.shape
-    if len(numbers.start_index_map) != 1:
-        return None
-    dim = int(numbers.start_index_map[0])
-    axis = _counts(vals[1], shape[dim])
-    rest = [d for d in range(len(shape)) if d != dim]
+    shape, indexed = eqn.invars[0].aval.shape, [int(d) for d in numbers.start_index_map]
     batch = set(getattr(numbers, "operand_batching_dims", ()))
-    whole = all(d in batch or sizes[d] == shape[d] for d in rest)
-    return (dim, axis) if axis and whole and sizes[dim] == 1 else None
+    partial = [d for d, (n, m) in enumerate(zip(shape, sizes, strict=True)) if n != m]
+    partial = [d for d in partial if d not in batch]
+    if len(partial) != 1 or sizes[partial[0]] != 1 or partial[0] not in indexed:
+        return None
+    (dim,) = partial
+    several = len(indexed) > 1
+    if several and eqn.params["mode"] != jax.lax.GatherScatterMode.CLIP:
+        return None
+    axis = _counts(vals[1], shape[dim], indexed.index(dim) if several else None)
+    return (dim, axis) if axis else None
 
 
 def _sliced(eqn: Any, vals: Sequence[Value]) -> tuple[int, Axis] | None:

@@ -60,11 +60,13 @@ class Known(NamedTuple):
     """That every element of a value is the same constant of the particle of one axis.
 
     `constants` has one number for each particle: `(0, 1)` for an enumerated coin, whatever the
-    shape of the value. So indexing by it can be seen to go through a table in order.
+    shape of the value. So indexing by it can be seen to go through a table in order. With a
+    `column`, it is so of the elements that have this place along the last dimension.
     """
 
     axis: Axis
     constants: tuple
+    column: int | None = None
 
 
 class Value(NamedTuple):
