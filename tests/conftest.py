@@ -4,6 +4,7 @@ The hooks stand before any import of the code. A wrong type is a warning, which 
 tests unless one turns it off.
 """
 
+import functools
 import gc
 import importlib.abc
 import importlib.machinery
@@ -13,12 +14,16 @@ import types
 import warnings
 
 import pytest
+from jax._src.interpreters import mlir
 
 RUNTIME_TYPES = os.environ.get("RUNTIME_TYPES") == "1"
 SHAPES = ("stdlib.models", "stdlib.demo")
 """Packages that annotate shapes, which several arguments share."""
 
 gc.set_threshold(50_000, 20, 50)  # traces are large and die young: collect seldom
+# JAX makes a context of MLIR for each program, which lives as long as the program's cache entry and
+# slows down all that come after: thousands of them cost more than the programs
+mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 class WrongType(UserWarning):
