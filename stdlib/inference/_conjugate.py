@@ -120,7 +120,7 @@ class Conjugate(Integral):
         constant, slopes = joint.constant_and_slopes()
         choices: dict[str, Any] = {}
         for address, family, slope in zip(joint.addresses, joint.families, slopes, strict=True):
-            choices = merged(choices, _drawn(address, family.posterior(*slope)))
+            choices = merged(choices, drawn_at(address, family.posterior(*slope)))
         return choices, target.log_density(choices) - joint.log_mass(constant, slopes)
 
     def log_evidence(self, target: Target) -> jax.Array:
@@ -129,15 +129,14 @@ class Conjugate(Integral):
         return joint.log_mass(*joint.constant_and_slopes())
 
     def _proved(self, target: Target) -> "Joint":
-        """The joint log density, known to be affine in the statistics of its families."""
         zeros = zeros_of(target)
         check_fixed_supports(target, zeros)
         check_deterministic(target.log_density, zeros)
-        joint = Joint(jax.make_jaxpr(target.log_density)(zeros), zeros)
-        return joint._replace(families=_families(target, joint, self.supports))
+        return joint_of(target, self.supports)
 
 
-def _drawn(address: str, posterior: dist.Distribution) -> dict[str, Any]:
+def drawn_at(address: str, posterior: dist.Distribution) -> dict[str, Any]:
+    """A draw of the choice at an address, under `"exact"`."""
     *scopes, name = ["exact", *address.split("/")]
     value = ppl.scope(lambda: sample(name, posterior), "/".join(scopes))()
     return ppl.nest_choices({address: value})
@@ -185,13 +184,13 @@ class Joint(NamedTuple):
 
     def constant_and_slopes(self) -> tuple[jax.Array, list[list[jax.Array]]]:
         """Those of the log density as an affine function of the statistics."""
+        return jax.value_and_grad(self.affine)(self.statistics())
 
-        def f(statistics):
-            value = self.value(statistics, self.addresses)
-            assert isinstance(value, Affine | Constant)
-            return value.array
-
-        return jax.value_and_grad(f)(self.statistics())
+    def affine(self, statistics: Sequence[Sequence[jax.Array]]) -> jax.Array:
+        """The log density at some statistics, in which it is known to be affine."""
+        value = self.value(statistics, self.addresses)
+        assert isinstance(value, Affine | Constant)
+        return value.array
 
     def log_mass(self, constant: jax.Array, slopes: Sequence[Sequence[jax.Array]]) -> jax.Array:
         """The log of the integral of the density with that constant and these slopes."""
@@ -200,6 +199,18 @@ class Joint(NamedTuple):
 
 
 # --- the proof -----------------------------------------------------------------------------------
+
+
+def joint_in(target: Target, families: tuple[Family, ...]) -> Joint:
+    """The joint log density of a target, and a family for each hidden choice."""
+    zeros = zeros_of(target)
+    return Joint(jax.make_jaxpr(target.log_density)(zeros), zeros, families)
+
+
+def joint_of(target: Target, supports: Sequence[str]) -> Joint:
+    """The joint log density, known to be affine in the statistics of its families."""
+    joint = joint_in(target, ())
+    return joint._replace(families=_families(target, joint, supports))
 
 
 def _fits(degree: Degree) -> bool:

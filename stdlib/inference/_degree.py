@@ -25,6 +25,8 @@ BEYOND = 3
 CONSTANT, LINEAR = Degree(0), Degree(1)
 TRUE = Degree(-1)
 """Of booleans that are true at all real inputs: less than constant, in that the value is known."""
+ZERO = Degree(-2)
+"""Of what is known to be zero."""
 
 
 def highest(degrees: Sequence[Degree]) -> Degree:
@@ -57,6 +59,8 @@ def _linear(eqn: Any, ins: list[Degree]) -> Degree:
 
 
 def _product(eqn: Any, ins: list[Degree]) -> Degree:
+    if ZERO in ins:
+        return ZERO
     power = sum(max(degree, CONSTANT).power for degree in ins)
     return _unknown(eqn, ins) if power >= BEYOND else Degree(power)
 
@@ -83,7 +87,9 @@ def _solved_by_functions(eqn: Any, ins: list[Degree]) -> Degree:
 def _converted(eqn: Any, ins: list[Degree]) -> Degree:
     """A change of precision keeps a number, rounding to an integer does not."""
     inexact = jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact)
-    return max(ins[0], CONSTANT) if inexact else _unknown(eqn, ins)
+    if inexact:
+        return ins[0] if ins[0] == ZERO else max(ins[0], CONSTANT)
+    return _unknown(eqn, ins)
 
 
 # --- comparisons that hold for every real number, as distributions make them of their values ------

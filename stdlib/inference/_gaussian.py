@@ -63,13 +63,20 @@ class Gaussian(Integral):
 class Square(NamedTuple):
     """exp(f) for a quadratic f of flat choices, as a mass times a normal density.
 
-    `factor` is the Cholesky factor of its precision; `rebuild` shapes choices.
+    `peak` is f at its highest, and `log_volume` what the integral adds to it; `factor` is the
+    Cholesky factor of the precision, and `rebuild` shapes choices.
     """
 
-    log_mass: jax.Array
+    peak: jax.Array
+    log_volume: jax.Array
     mean: jax.Array
     factor: jax.Array
     rebuild: Callable[[jax.Array], Mapping[str, Any]]
+
+    @property
+    def log_mass(self) -> jax.Array:
+        """The log of the integral."""
+        return self.peak + self.log_volume
 
     @property
     def size(self) -> int:
@@ -95,7 +102,7 @@ def completed_square(f: Callable, start: jax.Array, rebuild: Callable) -> Square
     rest = slope(about)
     step = cho_solve((factor, True), rest)
     log_volume = 0.5 * start.size * jnp.log(2.0 * jnp.pi) - jnp.sum(jnp.log(jnp.diag(factor)))
-    return Square(f(about) + 0.5 * rest @ step + log_volume, about + step, factor, rebuild)
+    return Square(f(about) + 0.5 * rest @ step, log_volume, about + step, factor, rebuild)
 
 
 # --- the proof -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ._gaussian import Gaussian
 from ._hidden import REMEDY, SUPPORTS, Fills, addresses_of, listed, suits
 from ._integral import Integral
 from ._mixture import Mixture
+from ._scaled import Scaled
 from ._summation import Summation
 
 
@@ -43,14 +44,18 @@ class Exact(Integral):
     1/u (an inverse Gamma) on the positive numbers, the logs of shares (a Dirichlet). That too is
     proved when the program is traced, whatever the distributions are called. The evidence is a sum
     of log normalisers. Each choice is drawn at its address under `"exact"`, reparameterised, as
-    NumPyro's gradients of these distributions are. NaN where the posterior is improper. Gaussian
-    and conjugate choices do not go together. Functions with a derivative rule of their own are
-    taken by their bodies where they read a hidden choice, so that a derivative in counts, of
-    `xlogy` where a count is zero, is that of its body.
+    NumPyro's gradients of these distributions are. NaN where the posterior is improper. Functions
+    with a derivative rule of their own are taken by their bodies where they read a hidden choice,
+    so that a derivative in counts, of `xlogy` where a count is zero, is that of its body.
 
-    *Finite and others*, if the others are Gaussian, or conjugate, given the finite ones: one
-    integral for each joint state of these, up to 1024. A draw is of the state first, `"state"`,
-    with a score.
+    *Gaussian and conjugate* together, if one number of a Gamma or an inverse Gamma, a precision or
+    a variance, scales all that the log density says of the Gaussian ones: a normal with its
+    variance, a regression with unknown noise (the evidence is that of Student's distribution); or
+    if no statistic of the others multiplies anything that reads the Gaussian ones. A draw is of
+    the conjugate ones, and then of standard normal noise, `"gaussian"`.
+
+    *Finite and others*, if the others are so given the finite ones: one integral for each joint
+    state of these, up to 1024. A draw is of the state first, `"state"`, with a score.
 
     **Raises** `UnsuitableEstimator` where a hidden choice is none of these, with the reason;
     `TooManyJointStates` where too many finite choices meet.
@@ -128,14 +133,8 @@ def _continuous(target: Target, addresses: list[str], parallel: bool | None) -> 
     real = [address for address in addresses if supports[address] == "real"]
     if len(real) == len(addresses):
         return Gaussian(parallel)
-    if real:
-        others = [address for address in addresses if address not in real]
-        raise UnsuitableEstimator(
-            "Exact() integrates Gaussian choices or conjugate ones, not both in one program. "
-            f"{listed(target, real)} can be Gaussian alone, {listed(target, others)} cannot. "
-            f"{REMEDY}"
-        )
-    return Conjugate(tuple(str(support) for support in supports.values()))
+    others = tuple(str(support) for support in supports.values() if support != "real")
+    return Scaled(tuple(real), others) if real else Conjugate(others)
 
 
 def _support(target: Target, address: str) -> str | None:

@@ -612,7 +612,7 @@ REFUSED = {
     "elements": (of_elements, r"'u' \(Gamma .*`mul`"),
     "hierarchy": (hierarchical, r"'a' \(Gamma .* and 'b' \(Gamma .*together, because of `mul`"),
     "moving support": (moving, r"'u' \(Gamma at .*support of an observed choice moves"),
-    "Gaussian too": (with_gaussian, r"not both.*'v' \(Normal .*'u' \(Gamma at"),
+    "Gaussian too": (with_gaussian, r"'u' \(Gamma at .*'v' \(Normal .*no such number scales"),
     "mean": (mean_of_normal, r"'u' \(Beta .*log u and log\(1 - u\), because of `sub`"),
     "from below": (clipped_to(0.1, 1.0), r"'u' \(Beta at .*`max`"),
     "from above": (clipped_to(0.0, 0.999), r"'u' \(Beta at .*`min`"),
