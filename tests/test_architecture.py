@@ -77,6 +77,7 @@ LAYERS = [
     ["_expectation.values.value"],
     ["_expectation.values.dimensions", "_expectation.values.limits"],
     ["_expectation.values.lanes"],
+    ["_expectation.values.worlds"],
     ["_expectation.values.expansion"],
     ["_expectation.values.constants", "_expectation.values.vanishing"],
     ["_expectation.values.apply"],

@@ -82,6 +82,24 @@ a chain: `elimination` sums it out by recursion over its loop.
 
 ```
 
+The steps of a perturbed site are lanes as well. What is carried depends on all those before, so
+that it is in worlds of each of the steps, of which one alone is perturbed: here five, `(step,)`.
+What the last toss leaves is of them all.
+
+```python
+>>> from stdlib.estimators import MeasureValued
+>>> def perturbed():
+...     def step(b, _):
+...         b = ppl.sample("b", dist.Bernoulli(0.25 + 0.5 * b), MeasureValued())
+...         return b, b
+...     last, tosses = jax.lax.scan(step, 0, None, length=5)
+...     return 1.0 * last, last, tosses
+>>> (_, last, tosses), evaluation = look_into(perturbed)
+>>> last.worlds.array.shape, tosses.worlds.array.shape, tosses.worlds.segments
+((5,), (5, 5), (Segment(site=0, form=(0,), size=5),))
+
+```
+
 Which particles the carry has is a fixed point (`carry.settle`), found on shapes: that of what it
 starts from, and of what a step makes of it. Where a step would have to hand on particles of two
 steps, or where a value made of a whole path mixes its steps, the loop is written out (`scan`), step

@@ -13,8 +13,8 @@ import jax
 
 from ..._analysis.propagate import fixed_point
 from ..sites.weighted_site import Scan, WeightedSite
-from ..values.expansion import MixedSteps
-from ..values.lanes import deps_of, hand_on, join, leave
+from ..values.expansion import MixedSteps, conform, mixed_dims
+from ..values.lanes import Deps, deps_of, hand_on, join, leave
 from ..values.value import (
     BEFORE,
     LAST,
@@ -80,8 +80,10 @@ def leave_loop(val: Value, loop: Scan) -> Value:
     return _rename(val, lambda _: LAST, loop)._replace(relations=deps.relations)
 
 
-def fill(val: Value, meta: Value) -> Value:
+def fill(val: Value, meta: Value, sites: Evaluation) -> Value:
     """The value over the axes and worlds that it is carried with, those of `meta`."""
+    segments = meta.worlds.segments if meta.worlds else ()
+    (val,) = conform(sites, [val], {own.site: set(own.form) for own in segments})
     array = broadcast(val, meta.axes, axis_sizes([meta], meta.axes)).astype(meta.array.dtype)
     worlds = meta.worlds
     if worlds:
@@ -117,6 +119,7 @@ def _rename(val: Value, step: Callable[[int], int], loop: Scan) -> Value:
 def _grow(old: Value, new: Value, loop: Scan, sites: Evaluation) -> Value:
     """The shapes of a carry that is the old one at some steps and the new one at others."""
     deps = join([deps_of(old), deps_of(new)])
+    old, new = _in_same_worlds(old, new, deps, sites)
     axes = union_axes([old, new])
     if len({(a.site, a.step) for a in axes}) < len(axes) or _loses_lanes(axes, deps, sites):
         raise MixedSteps(loop)
@@ -133,6 +136,13 @@ def _grow(old: Value, new: Value, loop: Scan, sites: Evaluation) -> Value:
     known = old.known if old.known == new.known else None
     unbounded = old.unbounded or new.unbounded
     return Value(struct, axes, *deps, worlds=worlds, known=known, unbounded=unbounded)
+
+
+def _in_same_worlds(old: Value, new: Value, deps: Deps, sites: Evaluation) -> list[Value]:
+    """The shapes of two values in worlds of the same form."""
+    mixed = mixed_dims(sites, [old, new], [deps])
+    mixed = {number: dims for number, dims in mixed.items() if sites[number].perturbed}
+    return jax.eval_shape(lambda *vals: conform(sites, vals, mixed), old, new)
 
 
 def _loses_lanes(axes: tuple[Axis, ...], deps: Any, sites: Evaluation) -> bool:

@@ -48,8 +48,7 @@ def _cond(cond: Branches, vals, keys, evaluation):
     bodies = cond.bodies
     kinds = [k for body in bodies for k in kinds_within(body.jaxpr, evaluation.allow_biased)]
     everything = [*vals, *evaluation.scope.active]
-    apart = any(val.worlds or _particles_apart(val, evaluation) for val in everything)
-    if index.axes or apart or any(kind.particles > 1 for kind in kinds):
+    if any(kind.particles > 1 for kind in kinds) or _meets_particles(cond, vals, evaluation):
         return _take_all(bodies, index, operands, keys, evaluation)
     axes = union_axes(everything)
     sizes, unbounded = axis_sizes(everything, axes), set()
@@ -68,6 +67,27 @@ def _cond(cond: Branches, vals, keys, evaluation):
     outs, whole = lax.switch(index.array, [branch(b) for b in bodies], keys, arrays)
     deps = _compound(everything, kinds, whole, axes, evaluation)
     return [Value(out, axes, *deps, unbounded=i in unbounded) for i, out in enumerate(outs)]
+
+
+class TakenWhole(Exception):
+    """All branches of a cond turn out to be evaluated: it has other sites than it had.
+
+    A loop's body is evaluated again and again until it is known what it carries. What it carries
+    names sites by their numbers, so the loops around begin anew.
+    """
+
+
+def _meets_particles(cond: Branches, vals: Sequence[Value], evaluation: Evaluation) -> bool:
+    """Whether the index of a cond has particles, or what it reads has some of its own."""
+    noted, everything = evaluation.ledger.taken_whole, [*vals, *evaluation.scope.active]
+    apart = any(val.worlds or _particles_apart(val, evaluation) for val in everything)
+    meets = bool(vals[0].axes) or apart
+    if not evaluation.scope.loops:
+        return meets
+    if meets and id(cond.eqn) not in noted:
+        noted.add(id(cond.eqn))
+        raise TakenWhole
+    return id(cond.eqn) in noted
 
 
 def _particles_apart(val: Value, evaluation: Evaluation) -> bool:

@@ -34,10 +34,13 @@ class Evaluation:
         return dataclasses.replace(self, scope=self.scope.calling(eqn))
 
     def nested(
-        self, loop: Scan | None = None, expected: Sequence[WeightedSite] = ()
+        self,
+        loop: Scan | None = None,
+        expected: Sequence[WeightedSite] = (),
+        number: Any = None,
     ) -> "Evaluation":
-        """An evaluation for a body that is traced apart, of a loop if one is given."""
-        scope = self.scope.inside(loop) if loop else self.scope
+        """An evaluation for a body that is traced apart, of a loop's step if one is given."""
+        scope = self.scope.inside(loop, number) if loop else self.scope
         return dataclasses.replace(self, scope=scope, ledger=Ledger(self.ledger, expected))
 
     # what those read who sum sites out
@@ -83,6 +86,11 @@ class Evaluation:
     def loop_of(self, step: int) -> Scan:
         """The loop around whose steps a negative dimension stands for."""
         return next(loop for loop in self.scope.loops if loop.level == -step)
+
+    def number_of(self, step: int) -> Any:
+        """The number of the step, of this loop, that is evaluated."""
+        loops = [loop.level for loop in self.scope.loops]
+        return self.scope.numbers[loops.index(-step)]
 
     def summing_out(self) -> "Evaluation":
         """The same evaluation, where sites are summed out."""

@@ -22,6 +22,7 @@ from ..terms.terms import Operand, Terms, body_operands, terms_of
 from ..values.expansion import MixedSteps
 from ..values.lanes import deps_of, join, move
 from ..values.value import Value, each_array
+from .control_flow import TakenWhole
 from .evaluation import Evaluation
 from .steps import steps_at_once
 
@@ -44,26 +45,32 @@ def scan(
     loop: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation, apart: Sequence[bool]
 ) -> list[Operand]:
     """The rule of a `scan` equation; `apart` says of which outputs the terms are kept apart."""
-    _, apart = loop.split_outputs(apart)
+    _, stacked = loop.split_outputs(apart)
     if loop.length == 0:
         return _no_steps(loop, vals)
     kinds = kinds_within(loop.body.jaxpr, evaluation.allow_biased)
     perturbed = any(kind.perturbed for kind in kinds)
     shared = [kind for kind in kinds if kind.shared is not None]
-    several = any(kind.particles > 1 and kind.shared is None for kind in kinds)
+    several = any(
+        kind.particles > 1 and kind.shared is None and not kind.perturbed for kind in kinds
+    )
     unknown = any(kind.constants is None for kind in shared)
     scope = evaluation.scope
-    if id(loop.eqn) in scope.written_out or perturbed or unknown or (several and scope.loops):
-        return _write_out(loop, vals, keys, evaluation, apart)
+    if id(loop.eqn) in scope.written_out or unknown or (several and scope.loops):
+        return _write_out(loop, vals, keys, evaluation, stacked)
     for kind in shared:
         if coupled_axis(evaluation, kind) is None:
             open_coupled(evaluation, Value(jnp.asarray(kind.constants)), kind)
     try:
-        return steps_at_once(loop, vals, keys, evaluation, apart)
+        return steps_at_once(loop, vals, keys, evaluation, stacked, perturbed)
+    except TakenWhole:
+        if scope.loops:
+            raise
+        return scan(loop, vals, keys, evaluation, apart)
     except MixedSteps as found:
         if found.loop.eqn is not loop.eqn:
             raise
-    return _write_out(loop, vals, keys, evaluation, apart)
+    return _write_out(loop, vals, keys, evaluation, stacked)
 
 
 def _no_steps(loop: Loop, vals: Sequence[Value]) -> list[Operand]:

@@ -19,7 +19,8 @@ class Scope(NamedTuple):
     - `written_out`: loops, by `id` of their equations, that have to be evaluated step after step.
     - `active`: for each branch around, a flag `()` over particle axes: whether it is reached.
     - `loops`: those around whose steps are evaluated at once, outermost first. They are the first
-      lane dimensions of each site inside.
+      lane dimensions of each site inside. `numbers`: of each, that of the step; traced, and None
+      where nothing is perturbed.
     - `eliminating`: whether the program has been evaluated, and sites are being summed out.
     - `calls`: the equations whose bodies one is in, outermost first, for messages.
     """
@@ -29,6 +30,7 @@ class Scope(NamedTuple):
     written_out: frozenset[int] = frozenset()
     active: tuple[Value, ...] = ()
     loops: tuple[Scan, ...] = ()
+    numbers: tuple[Any, ...] = ()
     calls: tuple[Any, ...] = ()
     eliminating: bool = False
 
@@ -36,9 +38,9 @@ class Scope(NamedTuple):
         """The scope in which some more loops are written out."""
         return self._replace(written_out=self.written_out.union(loops))
 
-    def inside(self, loop: Scan) -> "Scope":
-        """The scope of a loop's body."""
-        return self._replace(loops=(*self.loops, loop))
+    def inside(self, loop: Scan, number: Any) -> "Scope":
+        """The scope of a loop's body, at the step of a number."""
+        return self._replace(loops=(*self.loops, loop), numbers=(*self.numbers, number))
 
     def within(self, flag: Value) -> "Scope":
         """The scope of a branch that is reached where `flag` holds."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ..sites.weighted_site import Scan, WeightedSite
 from ..terms.terms import Term, rearrange
 from ..values.expansion import MixedSteps
-from ..values.lanes import as_exact, deps_of, enter, join, stack
+from ..values.lanes import as_exact, deps_of, enter, join, move, stack
 from ..values.value import Value, axis_sizes, broadcast, event_shape, union_axes
 
 
@@ -36,8 +36,22 @@ def stack_steps(val: Value, loop: Scan) -> Value:
 
 
 def stack_site(site: WeightedSite, loop: Scan) -> WeightedSite:
-    """A site of the body as one of all the steps, which are its first lane dimension."""
-    return site.each(lambda val: stack_steps(val, loop))
+    """A site of the body as one of all the steps, which are its first lane dimension.
+
+    Perturbations stay in front of it.
+    """
+    stacked = site.each(lambda val: stack_steps(val, loop))
+    if not site.perturbed:
+        return stacked
+    chances = stacked.chances and _swap_first(stacked.chances)
+    return stacked._replace(weight=_swap_first(stacked.weight), chances=chances)
+
+
+def _swap_first(val: Value) -> Value:
+    """The value with the first two dimensions of its event, `(*axes, *event)`, swapped."""
+    array = jnp.swapaxes(val.array, len(val.axes), len(val.axes) + 1)
+    swapped = move(deps_of(val), lambda d: 1 - d if d < 2 else d)
+    return val._replace(array=array, relations=swapped.relations)
 
 
 def stack_term(term: Term, loop: Scan) -> Term:
@@ -120,6 +134,8 @@ def site_with_first(
     Where its weight is the same at all the others, `alike` is that of one, and is kept beside
     (`later`).
     """
+    if first.perturbed:
+        raise MixedSteps(loop)
     stacked, alone = stack_site(rest, loop), stack_site(first, loop)
     whole = stacked.each(lambda val, one: with_first(val, one, loop), alone)
     if alike is None:

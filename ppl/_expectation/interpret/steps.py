@@ -35,16 +35,24 @@ class _Steps(NamedTuple):
 
 
 def steps_at_once(
-    form: Loop, vals: Sequence[Value], keys: Any, evaluation: Evaluation, apart: Sequence[bool]
+    form: Loop,
+    vals: Sequence[Value],
+    keys: Any,
+    evaluation: Evaluation,
+    apart: Sequence[bool],
+    perturbed: bool,
 ) -> list[Operand]:
     """The final carry and the stacked outputs of a loop; its sites are noted in the ledger.
 
-    `apart` says of each output whether its terms are kept apart.
+    `apart` says of each output whether its terms are kept apart. Where the loop is `perturbed`, or
+    what it reads is, a step knows its number.
     """
     loop = _loop(form, vals, evaluation)
     consts, init, xs = form.split(vals)
     body = ScanBody(form, loop, consts, evaluation, apart)
-    inputs = [lead_steps(x, loop) for x in xs], keys.steps((), loop.length)
+    perturbed |= any(val.worlds for val in (*vals, *evaluation.scope.active))
+    numbers = jnp.arange(loop.length) if perturbed else None
+    inputs = [lead_steps(x, loop) for x in xs], keys.steps((), loop.length), numbers
     carry, step = settle(body, init, _at(inputs, 0))
     meets = any(axis.step == BEFORE for val in carry for axis in val.axes)
     if meets and loop.length > 1:
@@ -74,7 +82,7 @@ def _all_alike(
     body: ScanBody, init: Sequence[Value], inputs: Any, carry: Sequence[Value], step: Step
 ) -> _Steps:
     """All the steps by one scan of the body."""
-    start = [fill(val, meta) for val, meta in zip(init, carry, strict=True)]
+    start = _filled(init, carry, body.sites(step.sites))
     taken = _stepping(body, carry, step)
     end, (made, sites) = body.form.scan(taken, start, inputs)
     return _Steps(
@@ -94,7 +102,7 @@ def _first_apart(body: ScanBody, init: Sequence[Value], inputs: Any, step: Step)
     sites = body.sites(step.sites)
     handed = [hand_over(val, loop, sites) for val in first.carry]
     carry, step = settle(body, handed, _at(inputs, 0), step.sites)
-    start = [fill(val, meta) for val, meta in zip(handed, carry, strict=True)]
+    start = _filled(handed, carry, sites)
     stack = lambda terms: [stack_term(term, loop) for term in terms]  # noqa: E731
     taken, others = _stepping(body, carry, step), loop._replace(length=loop.length - 1)
     end, (made, opened), (_, alike) = _at_once(taken, start, _at(inputs, rest), others)
@@ -108,6 +116,10 @@ def _first_apart(body: ScanBody, init: Sequence[Value], inputs: Any, step: Step)
     )
 
 
+def _filled(vals: Sequence[Value], carry: Sequence[Value], sites: Evaluation) -> list[Value]:
+    return [fill(val, meta, sites) for val, meta in zip(vals, carry, strict=True)]
+
+
 def _stepping(body: ScanBody, carry: Sequence[Value], step: Step) -> Callable:
     """The function to be scanned, over the carry `(*axes, *event)` and one step's inputs.
 
@@ -119,8 +131,7 @@ def _stepping(body: ScanBody, carry: Sequence[Value], step: Step) -> Callable:
         after = body.step(state, inputs, step.sites)
         sites = body.sites(after.sites)
         handed = [hand_over(val, body.loop, sites) for val in after.carry]
-        filled = [fill(val, meta) for val, meta in zip(handed, carry, strict=True)]
-        return filled, (after.made, after.sites)
+        return _filled(handed, carry, sites), (after.made, after.sites)
 
     return taken
 

@@ -30,9 +30,11 @@ class Ledger:
     - `coupled`, the sites that share their particles by name, are copied: names that are first met
       in the body are known there alone.
     - `mixed`, the loops that have to be written out, by `id` of their equations, are one dict for
-      all: wherever one is found, it is found for the whole program.
+      all: wherever one is found, it is found for the whole program. So is `taken_whole`, the
+      conds in loops of which all branches are evaluated, as what they read has particles there.
 
-    It is the one thing in an evaluation that changes: by `open`, `couple`, `give`, `mix` and `fix`.
+    It is the one thing in an evaluation that changes: by `open`, `couple`, `give`, `mix` and `fix`,
+    and by what is noted in `taken_whole`.
     """
 
     def __init__(self, outer: Optional["Ledger"] = None, expected: Sequence[WeightedSite] = ()):
@@ -42,6 +44,7 @@ class Ledger:
         self.expected: Sequence[WeightedSite] = (*expected, *later[len(expected) :])
         self._coupled: dict[Hashable, tuple[Coupled, ...]] = dict(outer._coupled) if outer else {}
         self.mixed: dict[int, Scan] = outer.mixed if outer else {}
+        self.taken_whole: set[int] = outer.taken_whole if outer else set()
 
     @property
     def next(self) -> int:

@@ -27,6 +27,7 @@ from ..values.value import (
     with_sorted_axes,
 )
 from ..values.vanishing import constant
+from ..values.worlds import expansion_of, perturb_again
 from .baseline import note
 from .coupled import coupled_axis, open_coupled
 from .gating import gate
@@ -123,14 +124,18 @@ class _Opening:
             loops=scope.loops,
         )
         number = self.evaluation.ledger.open(opened)
-        relation = (*scope.own_steps, *(Along(d) for d in range(len(lanes))))
-        own = Deps(1 << number, {number: relation} if relation else {})
+        own = self._own(number, lanes)
         deps = join([deps_of(value), own])
-        mixed = (None,) if relation else ()
+        mixed = (None,) if own.relations else ()
         lost = None in deps.relations.get(number, mixed)
         if lost and any(axis.site == number for axis in value.axes):
             raise MixedSteps(scope.loops[-1])
         return value._replace(sites=deps.sites, relations=deps.relations)
+
+    def _own(self, number: int, lanes: tuple[int, ...]) -> Deps:
+        """What depends on a site lane by lane, where its lanes come first, and on no other."""
+        relation = (*self.evaluation.scope.own_steps, *(Along(d) for d in range(len(lanes))))
+        return Deps(1 << number, {number: relation} if relation else {})
 
     def one(self, value: Value, weight: Value) -> Value:
         """One particle: no axis."""
@@ -148,12 +153,28 @@ class _Opening:
         """A particle and its perturbations: new worlds, in which those of other sites are not."""
         own = Segment(self.evaluation.ledger.next, (), self.kind.particles - 1)
         array = jnp.moveaxis(value.array, len(value.axes), 0)[1:]
-        worlds = Worlds(array, value.axes, (own,))
-        base = _first(value)
-        base = base._replace(worlds=append_worlds(base.worlds, worlds))
+        base, worlds = _first(value), Worlds(array, value.axes, (own,))
+        base = base._replace(worlds=self._add_worlds(base, worlds, event_shape(weight)[1:]))
         array = jax.lax.slice_in_dim(weight.array, 1, None, axis=len(weight.axes))
         weight = weight._replace(array=array, worlds=None)
         return self._open(base, weight, normalized=True, perturbed=True)
+
+    def _add_worlds(self, base: Value, new: Worlds, lanes: tuple[int, ...]) -> Worlds:
+        """The worlds in which a value is, and new ones; in a loop, some are of earlier steps."""
+        number, evaluation = new.segments[0].site, self.evaluation
+        forms = [s.form for s in base.worlds.segments if s.site == number] if base.worlds else []
+        if not forms:
+            return append_worlds(base.worlds, new)
+        own = self._own(number, lanes)
+        relation = join([deps_of(base), own]).relations.get(
+            number, (None,) * len(evaluation[number].lane_sizes)
+        )
+        mixed = {d for d, along in enumerate(relation) if along is None}.union(*forms)
+        (base,) = conform(evaluation, [base], {number: mixed})
+        drawn = base._replace(worlds=new, relations=own.relations)
+        sizes = evaluation[number].lane_sizes
+        expansion = expansion_of(drawn, number, mixed, sizes)
+        return perturb_again(base, drawn, expansion, evaluation.number_of)
 
     def coupled(self, value: Value, weight: Value) -> Value:
         """Particles that go together with those of other lanes: one axis of runs of the program."""

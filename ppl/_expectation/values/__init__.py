@@ -75,9 +75,9 @@ The number of ones in three coins has an entry for each of 2³ = 8 states:
 `apply` is the door to all this: given a function of arrays and what it does to provenance, it
 expands what mixes, checks the number of joint states, and maps.
 
-**Worlds.** A perturbed site has no axis: beside a value's array there is one more for each way in
-which the site could have been drawn otherwise, `(worlds, *event)`. Of three coins perturbed one by
-one, what sums them has three worlds, not eight states:
+**Worlds** (`worlds`). A perturbed site has no axis: beside a value's array there is one more for
+each way in which the site could have been drawn otherwise, `(worlds, *event)`. Of three coins
+perturbed one by one, what sums them has three worlds, not eight states:
 
 ```python
 >>> from stdlib.estimators import MeasureValued

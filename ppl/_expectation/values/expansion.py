@@ -1,27 +1,16 @@
 """From particles of each lane to joint states of lanes that are mixed."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .lanes import Deps
 from .limits import check_expansion
-from .value import (
-    Axis,
-    Segment,
-    Value,
-    Worlds,
-    axis_sizes,
-    broadcast,
-    segment,
-    spread_worlds,
-    trim,
-    union_axes,
-)
+from .value import Axis, Value, trim
+from .worlds import Expansion, expansion_of, perturb_apart
 
 
 @runtime_checkable
@@ -40,6 +29,10 @@ class Sites(Protocol):
 
     def loop_of(self, step: int) -> Any:
         """The loop around whose steps a negative dimension stands for."""
+        ...
+
+    def number_of(self, step: int) -> Any:
+        """The number of the step, of this loop, that is evaluated; traced."""
         ...
 
 
@@ -103,65 +96,38 @@ def _expand(sites: Sites, val: Value, number: int, dims: set[int], eqn: Any) -> 
         forms |= {s.form for s in val.worlds.segments if s.site == number}
     if all(dims <= set(form) for form in forms):
         return val
+    lanes = expansion_of(val, number, dims, site.lane_sizes)
+    if site.perturbed:
+        return perturb_apart(val, lanes, sites.number_of)
     meeting = any(axis.site == number and axis.step for axis in val.axes)
     if meeting or min(dims) < len(site.loops):
         sites.mix(site.loops[0 if meeting else min(dims)])
         return fix(val, [number])
-    relation = val.relations.get(number, ())
-    steps = [along.dim for d, along in enumerate(relation) if d in dims and along is not None]
-    if min(steps, default=0) < 0:  # a loop around goes along the lanes
-        sites.mix(sites.loop_of(min(steps)))
-    if not site.perturbed:
-        axis = next(a for a in site.weight.axes if a.site == number and a.step == 0)
-        particles = jnp.shape(site.weight.array)[site.weight.axes.index(axis)]
-        check_expansion(site, particles, dims, eqn, sites.place)
-    return expand(val, number, dims, site)
+    step = min(lanes.places.values(), default=0)
+    if step < 0:  # a loop around goes along the lanes
+        sites.mix(sites.loop_of(step))
+    axis = next(a for a in site.weight.axes if a.site == number and a.step == 0)
+    particles = jnp.shape(site.weight.array)[site.weight.axes.index(axis)]
+    check_expansion(site, particles, dims, eqn, sites.place)
+    return _expand_states(val, lanes)
 
 
-class _Expansion(NamedTuple):
-    """Which lanes of a site are expanded in a value.
-
-    - `number`: the site's; `sizes`: those of all its lane dimensions.
-    - `dims`: the lane dimensions that are expanded.
-    - `places`: where the value's event has them, by lane dimension.
-    """
-
-    number: int
-    dims: tuple[int, ...]
-    places: Mapping[int, int]
-    sizes: tuple[int, ...]
-
-    def new(self, form: tuple[int, ...]) -> list[int]:
-        """The lane dimensions that a form has not yet."""
-        return [d for d in self.dims if d not in form]
-
-    def form(self, old: tuple[int, ...]) -> tuple[int, ...]:
-        """A form with these lane dimensions too."""
-        return tuple(sorted({*self.dims, *old}))
-
-
-def expand(val: Value, number: int, dims: Collection[int], site: Any) -> Value:
+def _expand_states(val: Value, lanes: Expansion) -> Value:
     """A value over the joint states of a site's lanes along `dims` (and its form so far).
 
-    n lanes of K particles have K**n joint states: `(K, n)` becomes `(K**n, n)`. The worlds of a
-    perturbed site become one for each lane, in which that lane alone is perturbed.
+    n lanes of K particles have K**n joint states: `(K, n)` becomes `(K**n, n)`.
     """
-    relation = val.relations.get(number, ())
-    places = {d: relation[d].dim for d in dims if d < len(relation) and relation[d] is not None}
-    lanes = _Expansion(number, tuple(sorted(dims)), places, site.lane_sizes)
     array, axes, worlds = val.array, val.axes, val.worlds
-    if worlds and site.perturbed:
-        worlds = _one_by_one(val, worlds, lanes)
-    elif worlds and any(axis.site == number for axis in worlds.axes):
+    if worlds and any(axis.site == lanes.number for axis in worlds.axes):
         inside, inner = _join_states(worlds.array, worlds.axes, lanes, lead=1)
         worlds = worlds._replace(array=inside, axes=inner)
-    if any(axis.site == number for axis in axes):
+    if any(axis.site == lanes.number for axis in axes):
         array, axes = _join_states(array, axes, lanes)
     return val._replace(array=array, axes=axes, worlds=worlds, known=None, small=None)
 
 
 def _join_states(
-    array: Any, axes: tuple[Axis, ...], lanes: _Expansion, lead: int = 0
+    array: Any, axes: tuple[Axis, ...], lanes: Expansion, lead: int = 0
 ) -> tuple[Any, tuple[Axis, ...]]:
     """Gathers the particle of each lane in each joint state, and names the axis accordingly.
 
@@ -196,43 +162,3 @@ def states_of_lanes(states: int, old: tuple, form: tuple, sizes: tuple) -> np.nd
     lanes = digits.transpose(*new, *kept, -1).reshape(count // before, before, -1)
     place = particles ** np.arange(before)[::-1]
     return np.einsum("nbs,b->sn", lanes, place)
-
-
-def _one_by_one(val: Value, worlds: Worlds, lanes: _Expansion) -> Worlds:
-    """Each world of a site becomes one for each of the lanes: the others are unperturbed.
-
-    n lanes perturbed together, `(particles - 1, ..., n)`, are `((particles - 1) * n, ..., n)`.
-    """
-    pieces, segments = [], []
-    axes = union_axes([val, worlds])
-    sizes = axis_sizes([val, worlds], axes)
-    base = broadcast(val, axes, sizes)
-    for own in worlds.segments:
-        piece = spread_worlds(segment(val, own), axes, sizes)
-        if own.site == lanes.number and lanes.new(own.form):
-            piece, own = _take_apart(piece, base, own, lanes, len(axes))
-        pieces.append(piece)
-        segments.append(own)
-    return Worlds(jnp.concatenate(pieces), axes, tuple(segments))
-
-
-def _take_apart(
-    piece: jax.Array, base: jax.Array, own: Segment, lanes: _Expansion, lead: int
-) -> tuple[jax.Array, Segment]:
-    """The worlds `(worlds, *axes, *event)` of one segment, each lane's change by itself.
-
-    `base`, `(*axes, *event)` with `lead` axes, is the value unperturbed.
-    """
-    sizes, new, form = lanes.sizes, lanes.new(own.form), lanes.form(own.form)
-    for d in new:
-        shape = [1] * base.ndim
-        shape[lead + lanes.places[d]] = sizes[d]
-        alone = np.eye(sizes[d], dtype=bool).reshape(sizes[d], *shape)
-        piece = jnp.where(alone, piece[:, None], base).reshape(-1, *base.shape)
-    # worlds are numbered (perturbation, lanes of the old form, lanes of the new dimensions)
-    order = [*own.form, *new]
-    count = own.size // math.prod(sizes[d] for d in own.form)
-    grid = piece.reshape(count, *(sizes[d] for d in order), *base.shape)
-    grid = jnp.moveaxis(grid, [1 + order.index(d) for d in form], range(1, 1 + len(form)))
-    piece = grid.reshape(-1, *base.shape)
-    return piece, Segment(own.site, form, piece.shape[0])

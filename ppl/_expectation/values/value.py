@@ -192,15 +192,16 @@ def widen(val: Value, segments: tuple[Segment, ...]) -> Worlds:
     """A value in the worlds of all `segments`: where it is not perturbed, it is as it is."""
     if val.worlds and val.worlds.segments == segments:
         return val.worlds
-    return _concatenate([segment(val, s) or _copies(val, s) for s in segments])
+    return concatenate_worlds([segment(val, s) or _copies(val, s) for s in segments])
 
 
 def append_worlds(worlds: Worlds | None, more: Worlds) -> Worlds:
     """The worlds of earlier sites, then those of one more."""
-    return _concatenate([worlds, more]) if worlds else more
+    return concatenate_worlds([worlds, more]) if worlds else more
 
 
-def _concatenate(pieces: Sequence[Worlds]) -> Worlds:
+def concatenate_worlds(pieces: Sequence[Worlds]) -> Worlds:
+    """Worlds of several segments as one, over the particle axes of all."""
     axes = union_axes(pieces)
     sizes = axis_sizes(pieces, axes)
     arrays = [spread_worlds(p, axes, sizes) for p in pieces]
@@ -228,7 +229,7 @@ def trim(val: Value) -> Value:
         return val
     pieces = [segment(val, own) for own in segments if reads(own)]
     pieces = [w._replace(array=w.array[:, *along(w.axes)], axes=kept(w.axes)) for w in pieces]
-    worlds = _concatenate(pieces) if pieces else None
+    worlds = concatenate_worlds(pieces) if pieces else None
     return val._replace(array=val.array[along(val.axes)], axes=kept(val.axes), worlds=worlds)
 
 
@@ -245,7 +246,8 @@ def _copies(val: Value, wanted: Segment) -> Worlds:
 def lift_worlds(fn: Callable, vals: Sequence[Value]) -> list[Value]:
     """The values that `fn` of arrays gives (a list of arrays), in every world; no provenance.
 
-    Worlds have derivatives where the values read one site alone, and only there.
+    Worlds have derivatives where the values read one site alone, whose lanes are perturbed
+    together, and only there.
     """
     axes = union_axes(vals)
     infinite = meet_unbounded(vals)
@@ -253,7 +255,8 @@ def lift_worlds(fn: Callable, vals: Sequence[Value]) -> list[Value]:
     segments = union_segments(vals)
     if not segments:
         return outs
-    held = stop_gradient if union_sites(vals).bit_count() > 1 else lambda x: x
+    met = union_sites(vals).bit_count() > 1 or any(own.form for own in segments)
+    held = stop_gradient if met else lambda x: x
     inside = [widen(v, segments) if v.worlds else Value(held(v.array), v.axes) for v in vals]
 
     def world(*arrays):
