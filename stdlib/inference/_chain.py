@@ -1,7 +1,6 @@
 """Programs that are chains of linear Gaussian steps, found and taken apart by degrees."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,14 +10,11 @@ from jax.flatten_util import ravel_pytree
 
 import ppl
 from ppl.errors import UnsupportedControlFlow
-from ppl.extend import StateSpace, Target, fixed_point, propagate
+from ppl.extend import Target
 
-from ._choices import Choices, merged, within
-from ._degree import CONSTANT, DEGREES, LINEAR, Degree, highest
-from ._hidden import addresses_of
-from ._integral import zeros_of
+from ._choices import Choices, merged
+from ._parts import Parts, chosen, flat, parts_of, replaced
 from ._recursion import Steps
-from ._weights import taken
 
 
 class Local(NamedTuple):
@@ -84,16 +80,13 @@ def chain_of(target: Target) -> Chain | None:
         space = ppl.extend.state_space(target.prior)
     except UnsupportedControlFlow:
         return None
-    names = set(addresses_of(Target(space.start, {}).hidden))
-    zeros = zeros_of(target)
-    before, in_loop = within(zeros, names, inside=True), within(zeros, names, inside=False)
-    if not space.length or not in_loop:
+    parts = parts_of(target, space, drawn=set())
+    if not space.length or not parts.each:
         return None
-    taken_apart = _Program(space, before, taken(in_loop, 0))
-    hidden = taken_apart.hidden_state()
-    if hidden is None:
+    degrees = parts.degrees()
+    if not degrees.linear:
         return None
-    chain = taken_apart.chain(hidden)
+    chain = _chain(parts, degrees.hidden)
     return chain if _is_cheaper(chain) else None
 
 
@@ -103,107 +96,39 @@ def _is_cheaper(chain: Chain) -> bool:
     return chain.length * (read + own) ** 3 + before**3 < (chain.length * own + before) ** 3
 
 
-class _Program(NamedTuple):
-    """A program taken apart, with zeros for the choices before its loop and for those of a step."""
+def _chain(parts: Parts, hidden: Sequence[bool]) -> Chain:
+    """The chain, given which entries of the state are hidden."""
+    zeros, before = ravel_pytree(parts.before)
+    own, each = ravel_pytree(parts.each)
+    state, inputs = parts.start({}, parts.before).value
+    read, rebuild = ravel_pytree(chosen(state, hidden))
 
-    space: StateSpace
-    before: Choices
-    each: Choices
+    def start(u):
+        scored = parts.start({}, before(u))
+        return scored.log_density, flat(scored.value[0], hidden)
 
-    def start(self, choices: jax.Array) -> tuple[jax.Array, tuple[list, list]]:
-        """Log density, and what the steps read, of flat choices before the loop."""
-        return _run(self.space.start, self.before, choices)
+    def step(x, at):
+        fixed, (carried, inputs) = at
+        state = replaced([*fixed, *carried], hidden, rebuild(x[: read.size]))
+        scored = parts.step({}, state, inputs, each(x[read.size :]))
+        return scored.log_density, flat(scored.value, hidden)
 
-    def step(self, state: list, inputs: list, choices: jax.Array) -> tuple[jax.Array, list]:
-        """Log density, and what the next step reads, of flat choices of one step."""
-        return _run(partial(self.space.step, state, inputs), self.each, choices)
+    def nested(u0, u):
+        return merged(before(u0), jax.vmap(each)(u))
 
-    def zeros(self) -> tuple[jax.Array, jax.Array]:
-        """Flat choices before the loop, and of a step."""
-        return ravel_pytree(self.before)[0], ravel_pytree(self.each)[0]
-
-    def hidden_state(self) -> list[bool] | None:
-        """Which parts of the state read hidden choices; None where this is no linear chain."""
-        zeros, own = self.zeros()
-        state, inputs = self.start(zeros)[1]
-        started = jax.make_jaxpr(self.start)(zeros).jaxpr
-        step = jax.make_jaxpr(self.step)(state, taken(inputs, 0), own).jaxpr
-        first, *read = propagate(DEGREES, started, [LINEAR if zeros.size else CONSTANT])
-        init, scanned = read[: len(state)], read[len(state) :]
-        each, carried = _carried(step, init, [*scanned, LINEAR])
-        fits = highest([first, each]).power <= 2 and highest(carried).power <= 1
-        if not fits or highest(scanned) > CONSTANT:
-            return None
-        return [degree > CONSTANT for degree in carried]
-
-    def chain(self, hidden: Sequence[bool]) -> Chain:
-        """The chain, given which parts of the state are hidden."""
-        zeros, own = self.zeros()
-        state, inputs = self.start(zeros)[1]
-        read, rebuild = ravel_pytree(_at(state, hidden))
-
-        def start(u):
-            log_density, (state, _) = self.start(u)
-            return log_density, _flat(state, hidden)
-
-        def step(x, at):
-            shared, (carried, inputs) = at
-            known = [*shared, *carried]
-            state = _with(known, hidden, rebuild(x[: read.size]))
-            log_density, state = self.step(state, inputs, x[read.size :])
-            return log_density, _flat(state, hidden)
-
-        def nested(u0, u):
-            first, each = ravel_pytree(self.before)[1], ravel_pytree(self.each)[1]
-            return merged(first(u0), jax.vmap(each)(u))
-
-        shared, carried = state[: self.space.fixed], self._carried(state, inputs, hidden)
-        sizes = zeros.size, read.size, own.size
-        at = shared, (carried, inputs)
-        return Chain(start, step, at, sizes, self.space.length, nested)
-
-    def _carried(self, state: list, inputs: list, hidden: Sequence[bool]) -> list:
-        """What each step finds carried, where that is not hidden; anything where it is."""
-        fixed, own = self.space.fixed, self.zeros()[1]
-        if all(hidden[fixed:]):
-            return _at_all_steps(state[fixed:], self.space.length)
-
-        def step(carried, inputs):
-            known = _with([*state[:fixed], *carried], hidden, _at(state, hidden))
-            return self.step(known, inputs, own)[1][fixed:], carried
-
-        return lax.scan(step, state[fixed:], inputs, length=self.space.length)[1]
+    at = state[: parts.space.fixed], (_carried(parts, state, inputs, hidden), inputs)
+    return Chain(start, step, at, (zeros.size, read.size, own.size), parts.space.length, nested)
 
 
-def _run(program: Callable, like: Choices, choices: jax.Array) -> tuple[jax.Array, Any]:
-    trace = ppl.replay(program, ravel_pytree(like)[1](choices))
-    return trace.log_density + trace.log_likelihood, trace.value
+def _carried(parts: Parts, state: list, inputs: list, hidden: Sequence[bool]) -> list:
+    """What each step finds carried, where that is not hidden; anything where it is."""
+    space = parts.space
+    fixed, init = state[: space.fixed], state[space.fixed :]
+    if all(hidden[space.fixed :]):
+        return [jnp.broadcast_to(part, (space.length, *jnp.shape(part))) for part in init]
 
+    def step(carried, inputs):
+        known = replaced([*fixed, *carried], hidden, chosen(state, hidden))
+        return parts.step({}, known, inputs, parts.each).value[space.fixed :], carried
 
-def _carried(step: Any, init: list[Degree], rest: list[Degree]) -> tuple[Degree, list[Degree]]:
-    """The degrees of a step's log density, and of what is carried, at their fixed point."""
-
-    def once(degrees):
-        each, *after = propagate(DEGREES, step, [*degrees, *rest])
-        return [highest(pair) for pair in zip(degrees, after, strict=True)], each
-
-    carried, each = fixed_point(init, once)
-    return each, carried
-
-
-def _at(parts: Sequence[Any], which: Sequence[bool]) -> list[Any]:
-    return [part for part, chosen in zip(parts, which, strict=True) if chosen]
-
-
-def _flat(parts: Sequence[Any], which: Sequence[bool]) -> jax.Array:
-    return ravel_pytree(_at(parts, which))[0]
-
-
-def _with(parts: Sequence[Any], which: Sequence[bool], others: Sequence[Any]) -> list[Any]:
-    """Parts, with others in the places that are chosen."""
-    rest = iter(others)
-    return [next(rest) if chosen else part for part, chosen in zip(parts, which, strict=True)]
-
-
-def _at_all_steps(parts: Sequence[Any], length: int) -> list[Any]:
-    return [jnp.broadcast_to(part, (length, *jnp.shape(part))) for part in parts]
+    return lax.scan(step, init, inputs, length=space.length)[1]

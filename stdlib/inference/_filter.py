@@ -24,6 +24,7 @@ from ppl.extend import StateSpace, Target
 
 from .._scoring import at_choices_of, proposed_by
 from ._choices import Choices, merged, within
+from ._collapsed import collapsed, drawn_in
 from ._weights import effective_size, taken, with_first, with_last
 from .kernels import Kernel
 from .resampling import Ancestors
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
     scheme: type[Ancestors]
     ess_threshold: float
     rejuvenation: Kernel | None
+    exact: tuple[str, ...] = ()
 
 
 class Lineage(NamedTuple):
@@ -65,13 +67,22 @@ class Run(NamedTuple):
 
 
 def particle_filter(settings: Settings, target: Target, given: Choices | None = None) -> Run:
-    """Runs a filter; with `given` choices, these are the path of the first particle throughout."""
+    """Runs a filter; with `given` choices, these are the path of the first particle throughout.
+
+    Paths are of the choices that are drawn, not of those summed out.
+    """
     space = ppl.extend.state_space(target.prior)
-    filtering = _Filter(settings, space, _data(space, target), _parted(space, given))
+    before, drawn = _addresses(space.start), drawn_in(target, settings.exact)
+    if settings.exact:
+        space = collapsed(target, space, drawn)
+    kept = None if given is None else _parted(within(given, drawn, inside=True), before)
+    filtering = _Filter(settings, space, _parted(target.observed, before)[1], kept)
     begun = filtering.start()
     start = uniform(settings.num_particles) + begun.log_weights
     if space.length == 0:
-        return _no_steps(space, target, begun, start)
+        return _no_steps(
+            _parted(within(target.hidden, drawn, inside=True), before)[1], begun, start
+        )
     lineages, inputs = filtering.lineages(begun)
     lineages, gained = filtering.step(lineages, (0, taken(inputs, 0)))
     log_weights, total = normalized(start + gained)
@@ -111,10 +122,9 @@ class _Begun(NamedTuple):
     shared: list
 
 
-def _no_steps(space: StateSpace, target: Target, begun: _Begun, start: jax.Array) -> Run:
+def _no_steps(in_loop: Choices, begun: _Begun, start: jax.Array) -> Run:
     """The run over a loop of no steps: what came before it, weighed."""
     log_weights, total = normalized(start)
-    in_loop = within(target.hidden, _addresses(space.start), inside=False)
     empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), in_loop)
 
     def path(index):
@@ -283,14 +293,6 @@ def _addresses(program: Callable) -> set[str]:
     return {site.address for site in ppl.sites(program)}
 
 
-def _data(space: StateSpace, target: Target) -> Choices:
-    """The observed choices that have a value for each step."""
-    return within(target.observed, _addresses(space.start), inside=False)
-
-
-def _parted(space: StateSpace, given: Choices | None) -> tuple[Choices, Choices] | None:
+def _parted(choices: Choices, before: set[str]) -> tuple[Choices, Choices]:
     """Choices before the loop, and in it."""
-    if given is None:
-        return None
-    before = _addresses(space.start)
-    return within(given, before, inside=True), within(given, before, inside=False)
+    return within(choices, before, inside=True), within(choices, before, inside=False)

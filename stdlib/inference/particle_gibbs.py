@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpyro.distributions as dist
-
-from ppl import sample
 from ppl.extend import Target
 
 from .kernels import Kernel
@@ -42,4 +39,4 @@ class ParticleGibbs(Kernel):
     def step(self, target: Target, choices: Mapping[str, Any]) -> Mapping[str, Any]:
         """A path of a run in which the choices are one."""
         run = self.smc.conditional(target.exactly, choices)
-        return run.path(sample("resampled", dist.Categorical(logits=run.log_weights)))
+        return self.smc.path(target, run)

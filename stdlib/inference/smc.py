@@ -1,6 +1,6 @@
 """Sequential Monte Carlo, over the steps of a state-space model or over tempered targets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,10 +12,16 @@ from ppl.errors import InvalidSetting
 from ppl.extend import Algorithm, Target
 
 from ._annealed import annealed_filter
+from ._choices import merged
 from ._filter import Run, Settings, particle_filter
+from .exact import Exact
 from .kernels import HMC, Kernel
 from .resampling import scheme
 from .tempering import powers
+
+
+def _listed(addresses: str | Sequence[str]) -> tuple[str, ...]:
+    return (addresses,) if isinstance(addresses, str) else tuple(addresses)
 
 
 class SMC(Algorithm):
@@ -50,13 +56,22 @@ class SMC(Algorithm):
     - `ess_threshold`: resample where the effective sample size falls below this share of n. At 1
       (the default) after every step; below it, gradients of the log evidence miss that the decision
       jumps: use it where none are taken, or accept their bias.
+    - `exact`: an address or several, of hidden choices that are not drawn but summed out, given
+      those that are drawn: by default none. Each particle then has the exact evidence of what it
+      has seen (Rao-Blackwellised particles: Doucet et al. 2000), and weights vary less. Gaussian
+      choices may be carried from step to step, if each step is linear in them given the drawn ones
+      (switching linear systems): a Kalman filter for each particle. What a step chooses for itself
+      alone may be anything that `Exact()` takes (mixtures of observations). The drawn choices must
+      not be drawn from what reads those summed out; `previous` of a proposal has the drawn ones. A
+      draw has both: a path of the drawn choices, then the others given it, as `Exact()` draws them.
 
     Ancestors are sites, `"ancestors"` in each step and `"resampled"` at the end: with scores unless
     `with_estimators` says otherwise, so that gradients are unbiased. `Enumerate()` sums over the
     n ends of `"resampled"`; and over the nⁿ joint ancestors of a step (not of `"residual"`), as all
     particles meet in its evidence. Steps multiply, up to 16,384 joint states: for tests.
 
-    **Raises** `UnsupportedControlFlow` where the target is no state-space model, `InvalidSetting`.
+    **Raises** `UnsupportedControlFlow` where the target is no state-space model, `InvalidSetting`,
+    `UnsuitableEstimator` where `exact` choices cannot be summed out.
 
     ```python
     >>> import jax, jax.numpy as jnp, ppl, numpyro.distributions as dist
@@ -82,6 +97,7 @@ class SMC(Algorithm):
     rejuvenation: Kernel | None = None
     resampling: str = eqx.field(static=True, default="multinomial")
     ess_threshold: float = eqx.field(static=True, default=1.0)
+    exact: Any = eqx.field(static=True, default=(), converter=_listed)
 
     def __check_init__(self):
         scheme(self.resampling)
@@ -89,6 +105,12 @@ class SMC(Algorithm):
             raise InvalidSetting(f"SMC needs two particles or more, got {self.num_particles}.")
         if self.schedule is not None:
             powers(self.schedule)
+            if self.exact:
+                raise InvalidSetting(
+                    "With a `schedule` of temperatures, SMC moves all choices at once: `exact` is "
+                    "for the steps of a program's loop. Leave out one of the two; what is to be "
+                    "summed out for all temperatures is hidden by ppl.marginal(..., Exact())."
+                )
             if self.proposal is not None:
                 raise InvalidSetting(
                     "With a `schedule` of temperatures, SMC draws its particles from the prior and "
@@ -99,8 +121,7 @@ class SMC(Algorithm):
     def simulate(self, target: Target) -> tuple[Mapping[str, Any], jax.Array]:
         """One path in proportion to its weight, and its density p(u, x) / (evidence)."""
         run = self._run(target)
-        index = sample("resampled", dist.Categorical(logits=run.log_weights))
-        path = run.path(index)
+        path = self.path(target, run)
         return path, target.log_density(path) - run.log_evidence
 
     def log_density(self, target: Target, choices: Mapping[str, Any]) -> jax.Array:
@@ -125,6 +146,14 @@ class SMC(Algorithm):
             )
         return self._run(target, choices)
 
+    def path(self, target: Target, run: Run) -> Mapping[str, Any]:
+        """One path of a run, by its weight, with a draw of what was summed out given that."""
+        drawn = run.path(sample("resampled", dist.Categorical(logits=run.log_weights)))
+        if not self.exact:
+            return drawn
+        rest = Target(target.program, merged(target.observed, drawn))
+        return merged(drawn, Exact().simulate(rest)[0])
+
     def _run(self, target: Target, given: Mapping[str, Any] | None = None) -> Run:
         settings = Settings(
             self.num_particles,
@@ -132,6 +161,7 @@ class SMC(Algorithm):
             scheme(self.resampling),
             self.ess_threshold,
             self.rejuvenation,
+            self.exact,
         )
         if self.schedule is None:
             return particle_filter(settings, target, given)
