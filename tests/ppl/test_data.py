@@ -128,18 +128,23 @@ def forward(counts):
 def test_in_loops_lanes_and_algorithms():
     counts = np.array([1.0, 5.0, 7.0], np.float32)
     exact = forward(counts)
-    for target in (
-        ppl.extend.Target(chain_of, {"n": counts}),
-        ppl.extend.Target(partial(chain_of, counts), {}),
-    ):
-        np.testing.assert_allclose(Exact().log_evidence(target), exact, rtol=1e-5)
-    both = lambda n: Exact().log_evidence(ppl.extend.Target(chain_of, {"n": n}))
-    np.testing.assert_allclose(jax.jit(both)(counts), exact, rtol=1e-5)
-    assert np.isneginf(jax.jit(both)(counts + 0.5))
+    evidence = lambda n: Exact().log_evidence(ppl.extend.Target(chain_of, {"n": n}))
+    closed = lambda: Exact().log_evidence(ppl.extend.Target(partial(chain_of, counts), {}))
     posterior = ppl.normalize(chain_of, {"n": counts}, Exact())
-    path = ppl.log_density(posterior, {"z": np.array([0.0, 1.0, 1.0])})
-    np.testing.assert_allclose(path, ppl.log_density(posterior, {"z": np.array([0, 1, 1])}))
-    assert np.isneginf(jax.jit(lambda z: ppl.log_density(posterior, {"z": z}))(jnp.full(3, 0.5)))
+    score = lambda z: ppl.log_density(posterior, {"z": z})
+    paths = np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1])
+
+    @jax.jit
+    def all_ways(counts_given, z):
+        """Of counts and choices that are known, and of traced ones."""
+        known = [evidence(counts), closed()], list(map(score, paths))
+        return known, evidence(counts_given), score(z)
+
+    (evidences, path), given, nowhere = all_ways(counts, jnp.full(3, 0.5))
+    np.testing.assert_allclose([*evidences, given], exact, rtol=1e-5)
+    np.testing.assert_allclose(*path)
+    assert np.isneginf(nowhere)
+    assert np.isneginf(all_ways(counts + 0.5, jnp.full(3, 0.5))[1])
     for algorithm in (SMC(30), Importance(30)):
         estimate = ppl.expectation(
             lambda a=algorithm: a.log_evidence(ppl.extend.Target(chain_of, {"n": counts}))

@@ -125,7 +125,7 @@ def test_parameters_of_masked_lanes():
     rows = lambda t, s: (jax.vmap(row, (None, 0, 0))(t, s, SEEN), None)[1]
     exact = lambda t: dist.Normal(t, jnp.array([1.0, 4.0])).log_prob(2.0).sum()
     value, slope, forward, curve = jax.jit(partial(scored, rows))(0.5, squares)
-    want = jax.value_and_grad(exact)(0.5)
+    want = jax.jit(jax.value_and_grad(exact))(0.5)
     close([(value, slope), (value, forward), curve], [want, want, -1 - 1 / 16])
     wholly = lambda t: ppl.log_density(ppl.mask(partial(row, ok=True), False), {}, t, -1.0)
     assert jax.grad(wholly)(0.3) == 0.0
@@ -148,7 +148,7 @@ def test_branches_that_are_not_taken():
         return both.sum() + dist.Exponential(2.0 * t).log_prob(0.7)
 
     observed = jax.jit(partial(scored, partial(roots, value=0.7)))(0.3)
-    value, slope = jax.value_and_grad(by_hand)(0.3)
+    value, slope = jax.jit(jax.value_and_grad(by_hand))(0.3)
     close(observed, (value, slope, slope, jax.grad(jax.grad(by_hand))(0.3)))
     given = {"y": jnp.array([0.7, 0.0, 0.7]), "z": jnp.array([0.0, 0.7, 0.0])}
     score = lambda t, c: ppl.log_density(roots, c, t)
@@ -205,7 +205,7 @@ def test_switch_and_loops():
         return total
 
     value, slope, forward, _ = jax.jit(partial(scored, program))(0.7, lanes)
-    close((value, slope), jax.value_and_grad(by_hand)(0.7))
+    close((value, slope), jax.jit(jax.value_and_grad(by_hand))(0.7))
     close(forward, slope)
 
 
@@ -263,7 +263,7 @@ def test_masks_of_distributions():
     for program, scale in ((lanes, jnp.sqrt(scales)[kept]), (elements, 1.5)):
         exact = lambda t, s=scale: dist.LogNormal(t, s).log_prob(data[kept]).sum()
         value, slope, forward, _ = jax.jit(partial(scored, program))(0.4)
-        close([(value, slope), (value, forward)], [jax.value_and_grad(exact)(0.4)] * 2)
+        close([(value, slope), (value, forward)], [jax.jit(jax.value_and_grad(exact))(0.4)] * 2)
 
 
 def test_branches_of_one_choice():
@@ -331,7 +331,7 @@ def test_exact_evidence_of_partly_missing_rows():
     likelihood = lambda z: dist.Normal(z, 0.5).log_prob(jnp.array([1.0, 0.5])).sum()
     total = lambda p: jnp.log((1 - p) * jnp.exp(likelihood(0.0)) + p * jnp.exp(likelihood(1.0)))
     evidence = lambda p: Exact().log_evidence(ppl.extend.Target(partial(mixture, p), {}))
-    close(jax.jit(jax.value_and_grad(evidence))(0.3), jax.value_and_grad(total)(0.3))
+    close(jax.jit(jax.value_and_grad(evidence))(0.3), jax.jit(jax.value_and_grad(total))(0.3))
 
 
 def test_bounds_and_filters_of_partly_missing_series():
@@ -349,7 +349,7 @@ def test_bounds_and_filters_of_partly_missing_series():
     exact = lambda t: dist.MultivariateNormal(
         jnp.zeros(2), t**2 * jnp.array([[2.0, 2.0], [2.0, 4.0]]) + jnp.eye(2)
     ).log_prob(jnp.array([0.8, -0.2]))
-    log_p, slope = jax.value_and_grad(exact)(0.9)
+    log_p, slope = jax.jit(jax.value_and_grad(exact))(0.9)
     for algorithm in (SMC(20), Importance(20)):
         estimate = ppl.expectation(
             lambda t, a=algorithm: a.log_evidence(ppl.extend.Target(partial(walk, t), {}))

@@ -231,7 +231,7 @@ def test_a_loop_along_enumerated_lanes_may_read_the_other_lanes(cost):
         return sum(w * cost(s[:2], s[2], t) for w, s in zip(weights, states, strict=True))
 
     found = jax.jit(jax.value_and_grad(lambda t: ppl.expectation(objective)(KEY, t)))(0.4)
-    np.testing.assert_allclose(found, jax.value_and_grad(by_hand)(0.4), rtol=1e-4)
+    np.testing.assert_allclose(found, jax.jit(jax.value_and_grad(by_hand))(0.4), rtol=1e-4)
 
 
 def test_lanes_are_mixed_beside_a_loop_that_is_found_to_be_written_out():
@@ -253,4 +253,4 @@ def test_lanes_are_mixed_beside_a_loop_that_is_found_to_be_written_out():
         return total
 
     found = jax.jit(jax.value_and_grad(lambda t: ppl.expectation(objective)(KEY, t)))(0.4)
-    np.testing.assert_allclose(found, jax.value_and_grad(by_hand)(0.4), rtol=1e-4)
+    np.testing.assert_allclose(found, jax.jit(jax.value_and_grad(by_hand))(0.4), rtol=1e-4)

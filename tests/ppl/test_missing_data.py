@@ -64,8 +64,19 @@ def dense(mean, covariance, x, there, z):
 
 
 def two_shares(program, z, *args):
-    trace = ppl.replay(program, {"y_unobserved": z}, *args)
-    return jnp.stack([trace.log_likelihood, trace.log_density]), trace.value
+    """Compiled as one program, in which the arguments are known as far as they are here."""
+
+    @jax.jit
+    def shares():
+        trace = ppl.replay(program, {"y_unobserved": z}, *args)
+        return jnp.stack([trace.log_likelihood, trace.log_density]), trace.value
+
+    return shares()
+
+
+def log_density(program, choices):
+    """Compiled as one program, in which the choices are known."""
+    return jax.jit(lambda: ppl.log_density(program, choices))()
 
 
 def batch(d, x, there):
@@ -206,18 +217,18 @@ def test_scales_masks_and_other_rewritings():
     vector = lambda: sample("y", GAUSSIANS["dense"][0], obs=x, obs_mask=there)
     elements = lambda: sample("y", dist.Normal(MEAN, 2.0), obs=x, obs_mask=there)
     for program in (vector, elements):
-        one = ppl.log_density(program, z)
-        np.testing.assert_allclose(ppl.log_density(ppl.scale(program, 3.0), z), 3 * one, rtol=1e-5)
-        assert ppl.log_density(ppl.mask(program, False), z) == 0.0
-        np.testing.assert_allclose(ppl.log_density(ppl.condition(program, z), {}), one, rtol=1e-5)
+        one = log_density(program, z)
+        np.testing.assert_allclose(log_density(ppl.scale(program, 3.0), z), 3 * one, rtol=1e-5)
+        assert log_density(ppl.mask(program, False), z) == 0.0
+        np.testing.assert_allclose(log_density(ppl.condition(program, z), {}), one, rtol=1e-5)
         scoped = {"a": z}
-        np.testing.assert_allclose(ppl.log_density(ppl.scope(program, "a"), scoped), one)
+        np.testing.assert_allclose(log_density(ppl.scope(program, "a"), scoped), one)
         other = np.where(there, 0.5, NAN)
         replaced = ppl.condition(ppl.uncondition(program, "y"), {"y": other})
         written = partial(sample, "y", obs=other, obs_mask=there)
         d = GAUSSIANS["dense"][0] if program is vector else dist.Normal(MEAN, 2.0)
         np.testing.assert_allclose(
-            ppl.log_density(replaced, z), ppl.log_density(lambda d=d, w=written: w(d), z), rtol=1e-5
+            log_density(replaced, z), log_density(lambda d=d, w=written: w(d), z), rtol=1e-5
         )
     first = ppl.mask(elements, jnp.array([True, True, False, False]))
     two = two_shares(lambda: first(), z["y_unobserved"])[0]
@@ -246,15 +257,15 @@ def test_factors_are_of_the_batch_that_is_written(part):
         (ppl.scale(model, factors), factors @ (logs + fillers)),
         (ppl.mask(model, factors > 0.0), (factors > 0.0) @ (logs + fillers)),
     ):
-        np.testing.assert_allclose(ppl.log_density(program, {"y_unobserved": z}), exact, rtol=1e-5)
+        np.testing.assert_allclose(log_density(program, {"y_unobserved": z}), exact, rtol=1e-5)
     alone = lambda: sample("y", observed_part(d, mask), obs=data)
     seen = np.where(there, scipy.stats.norm.logpdf(data), 0.0).reshape(4, 4).sum(1)
     np.testing.assert_allclose(
-        ppl.log_density(ppl.scale(alone, factors), {}), factors @ seen, rtol=1e-5
+        log_density(ppl.scale(alone, factors), {}), factors @ seen, rtol=1e-5
     )
     guide = ppl.scale(lambda: sample("y", missing_part(d, mask)), factors)
     exact = factors @ scipy.stats.norm.logpdf(z).reshape(4, 4).sum(1)
-    np.testing.assert_allclose(ppl.log_density(guide, {"y": z}), exact, rtol=1e-5)
+    np.testing.assert_allclose(log_density(guide, {"y": z}), exact, rtol=1e-5)
 
 
 def test_in_one_branch():
