@@ -2,9 +2,12 @@
 
 The chain of `hmm_scan.py` as `jax.vmap` of one sequence's program, with transitions that all
 share. The gradient of the exact log marginal likelihood of all sequences, and that of the exact
-ELBO with a guide of free logits (B, T, K, K). Hand-written: the recursions of
-`hmm_scan.py`, mapped. NumPyro: its `scan` in a `plate`, with the states
-enumerated.
+ELBO with a guide of free logits (B, T, K, K). Hand-written: the recursions of `hmm_scan.py`,
+mapped. NumPyro: its `scan` in a `plate`, with the states enumerated.
+
+And a guide without a chain: the gradient of the exact ELBO of one sequence of 200 steps where the
+guide's states are one enumerated batch, (T,), along which the model's loop goes. Hand-written: each
+pair of neighbours, all steps at once.
 """
 
 from functools import partial
@@ -21,6 +24,7 @@ import ppl
 from benchmarks import hmm, hmm_scan
 from benchmarks.hmm_scan import Parameters
 from benchmarks.measure import compare_gradients, table
+from ppl import sample
 from stdlib.estimators import Enumerate
 from stdlib.objectives import elbo
 
@@ -88,6 +92,37 @@ def handwritten(key: Any, p: Parameters, y: jax.Array) -> jax.Array:
     return jnp.sum(jax.vmap(one)(p["guide"], y))
 
 
+MEAN_FIELD_STEPS = 200
+
+
+def mean_field_data() -> tuple[Parameters, jax.Array]:
+    """Transition logits, the guide's logits (T, K), and observations (T,)."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    parameters = {
+        "transition": jax.random.normal(keys[0], (STATES, STATES)),
+        "guide": jax.random.normal(keys[1], (MEAN_FIELD_STEPS, STATES)),
+    }
+    return parameters, jax.random.normal(keys[2], (MEAN_FIELD_STEPS,))
+
+
+def mean_field(p: Parameters, y: jax.Array) -> jax.Array:
+    """The ELBO of a guide of one batch, exact."""
+
+    def guide():
+        sample("z", dist.Categorical(logits=p["guide"]), Enumerate())
+
+    return elbo(partial(hmm_scan.model, p["transition"], y), guide, {})
+
+
+def neighbours(key: Any, p: Parameters, y: jax.Array) -> jax.Array:
+    """The same by the chances of pairs of neighbours."""
+    logits, transition = jax.nn.log_softmax(p["guide"]), jax.nn.log_softmax(p["transition"])
+    chances, first = jnp.exp(logits), jax.nn.one_hot(0, STATES)
+    before = jnp.concatenate([first[None], chances[:-1]])
+    own = jnp.sum(chances * (hmm.emissions(transition, y) - logits))
+    return own + jnp.einsum("ti,ij,tj", before, transition, chances)
+
+
 FUNCTIONS = {
     "Log marginal likelihood": {
         "hand-written": forward,
@@ -102,7 +137,11 @@ def main() -> list[str]:
     """A table for each quantity."""
     args = (jax.random.key(0), *data())
     title = f"{SEQUENCES} chains in `vmap`, T = {STEPS}, K = {STATES}"
-    return [
+    tables = [
         table(f"{name}, {title}", compare_gradients(functions, args, "hand-written"))
         for name, functions in FUNCTIONS.items()
     ]
+    functions = {"hand-written": neighbours, "ours": ppl.expectation(mean_field)}
+    args = (jax.random.key(0), *mean_field_data())
+    title = f"Mean-field guide of a chain, T = {MEAN_FIELD_STEPS}, K = {STATES}"
+    return [*tables, table(title, compare_gradients(functions, args, "hand-written"))]

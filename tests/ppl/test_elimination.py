@@ -15,8 +15,17 @@ from ppl import sample
 from ppl._expectation.elimination.semiring import LOGS, MAX, NUMBERS
 from ppl._expectation.expectation import sum_exactly
 from stdlib.estimators import Enumerate
+from tests.ppl.all_states import (
+    KEY,
+    all_choices,
+    by_elimination,
+    by_states,
+    cost_and_weight,
+    state,
+    table,
+)
 
-KEY, T = jax.random.key(0), 0.4
+T = 0.4
 
 # --- laws ----------------------------------------------------------------------------------------
 
@@ -81,15 +90,6 @@ def test_rows_times_matrices(ring_and_numbers):
 
 
 # --- the same elimination, in each of them -------------------------------------------------------
-
-
-def table(t, k=3):
-    """Rows of chances of k states, `(k, k)`."""
-    return jax.nn.softmax(jnp.sin(t * (1.0 + jnp.arange(k * k).reshape(k, k))))
-
-
-def state(address, probs):
-    return sample(address, dist.Categorical(probs), Enumerate())
 
 
 def one_after_the_other(t):
@@ -217,52 +217,11 @@ STATES = {
 """How many states the sites of each program have, where they are not three."""
 
 
-def all_choices(program):
-    """All the joint states of a program's choices, in arrays `(states, *shape)`."""
-    run = ppl.seed(lambda: ppl.simulate(program, T).choices)
-    shapes = jax.eval_shape(run, KEY)
-    counts = [np.full(x.shape, STATES[program].get(name, 3)) for name, x in shapes.items()]
-    digits = itertools.product(*map(range, np.concatenate(list(map(np.ravel, counts)))))
-    table, choices = np.array(list(digits)), {}
-    for name, shape in shapes.items():
-        columns, table = table[:, : shape.size], table[:, shape.size :]
-        choices[name] = columns.reshape(-1, *shape.shape)
-    return choices
-
-
-def cost_and_weight(program, t, choices):
-    """What a program returns at some choices, and the log of their probability."""
-    trace = ppl.seed(lambda: ppl.simulate(ppl.condition(program, choices), t))(KEY)
-    return trace.value, trace.log_likelihood
-
-
-def by_states(program):
-    """The mean, the log of the mean of exponentials and the maximum, by a sum over all states."""
-    choices = all_choices(program)
-
-    def totals(t):
-        costs, logs = jax.vmap(lambda choices: cost_and_weight(program, t, choices))(choices)
-        mean = jnp.sum(jnp.exp(logs) * costs)
-        return jnp.stack([mean, jax.nn.logsumexp(logs + costs), jnp.max(logs + costs)])
-
-    return totals
-
-
-def by_elimination(program):
-    """The same by the three semirings."""
-
-    def totals(t):
-        mean = ppl.expectation(program)(KEY, t)
-        return jnp.stack([mean, *(sum_exactly(program, ring)(t) for ring in (LOGS, MAX))])
-
-    return totals
-
-
 @pytest.mark.parametrize("program", STATES)
 def test_elimination_is_the_sum_over_all_states(program):
     found, wanted = (
-        jax.jit(partial(jax.jvp, totals(program)))((T,), (1.0,))
-        for totals in (by_elimination, by_states)
+        jax.jit(partial(jax.jvp, totals))((T,), (1.0,))
+        for totals in (by_elimination(program), by_states(program, T, STATES[program]))
     )
     np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
 
@@ -330,7 +289,7 @@ def test_a_choice_that_is_certain_counts_nothing():
 @pytest.mark.parametrize("program", [chain_with_emissions, last_of_a_chain_beside_lanes])
 def test_draws_have_the_law_of_all_choices_together(program):
     """The gradient in slopes of a term that is linear in the choices is one draw of them."""
-    choices, count = all_choices(program), 20_000
+    choices, count = all_choices(program, T, STATES[program]), 20_000
 
     def draw(key):
         def tilted(slopes):

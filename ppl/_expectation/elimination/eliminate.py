@@ -15,6 +15,7 @@ from ..values.lanes import as_exact, deps_of
 from ..values.value import Value
 from .factors import join_factors, unit
 from .fold import fold
+from .forward import meeting
 from .plugin import Plugin
 from .semiring import Semiring
 from .weigh import axis_of, total_over, weigh
@@ -50,22 +51,16 @@ def eliminate_each(
     evaluation = evaluation.summing_out()
     run = _Elimination(evaluation, ring, plugins)
     remaining, count = [Terms(run.start(terms)) for terms in estimands], len(evaluation.opened)
-    for block in reversed(_blocks(evaluation)):
+    left_over = count
+    while left_over:
+        block = run.block(left_over, [term.val for terms in remaining for term in terms])
+        left_over = block.start
         here, others = zip(*(terms.split(block) for terms in remaining), strict=True)
         # in a loop, weights depend on later sites of earlier steps, which are gone as well
         gone = range(block.start, count)
         left = ([forget(term, gone) for term in terms] for terms in run.leave(here, block))
         remaining = [Terms([*kept, *new]) for kept, new in zip(others, left, strict=True)]
     return [functools.reduce(jnp.add, (term.val.array for term in terms)) for terms in remaining]
-
-
-def _blocks(evaluation: Evaluation) -> list[range]:
-    """The sites that are summed out together: those of a loop's chain, else each by itself."""
-    blocks, number, chains = [], 0, evaluation.chains
-    while number < len(evaluation.opened):
-        blocks.append(chains.get(number, range(number, number + 1)))
-        number = blocks[-1].stop
-    return blocks
 
 
 class _Elimination(NamedTuple):
@@ -82,6 +77,16 @@ class _Elimination(NamedTuple):
             terms = plugin.start(terms, self.evaluation)
         return terms
 
+    def block(self, count: int, vals: Sequence[Value]) -> range:
+        """Of the first sites, the last ones that are summed out together: a chain's, else one."""
+        together = self.evaluation.ledger.together(count - 1)
+        loop = range(together.start, count)
+        return loop if self._is_chain(loop, vals) else range(count - 1, count)
+
+    def _is_chain(self, sites: range, vals: Sequence[Value] = ()) -> bool:
+        """Whether particles of a step meet those of another, in their weights or some values."""
+        return bool(meeting([*vals, *(self.evaluation[n].weight for n in sites)], sites))
+
     def leave(self, here: Sequence[Sequence[Term]], block: range) -> Sequence[Sequence[Term]]:
         """What is left of the terms of each objective that depend on some sites.
 
@@ -92,7 +97,7 @@ class _Elimination(NamedTuple):
             return self.sum_out(here, block)
         except MixedSteps as found:
             ledger = self.evaluation.ledger
-            ledger.mix(found.loop)
+            ledger.mix(*found.loops)
             fixed = {*block, *ledger.in_mixed()}
             return [
                 [term._replace(val=self._apart(fix(term.val, fixed))) for term in terms]
@@ -101,8 +106,8 @@ class _Elimination(NamedTuple):
 
     def _apart(self, val: Value) -> Value:
         """A value that is thrown away, as if of the lanes read by its steps each had its own."""
-        chained = {number for chain in self.evaluation.chains.values() for number in chain}
-        kept = {number: r for number, r in val.relations.items() if number in chained}
+        ledger, is_chain = self.evaluation.ledger, self._is_chain
+        kept = {n: r for n, r in val.relations.items() if is_chain(ledger.together(n), [val])}
         return val._replace(relations={**as_exact(deps_of(val)).relations, **kept})
 
     def sum_out(self, here: Sequence[Sequence[Term]], block: range) -> Sequence[Sequence[Term]]:
@@ -110,7 +115,7 @@ class _Elimination(NamedTuple):
         if not self.ring.balanced:
             one = unit(block.start, self.evaluation, self.ring)
             here = [terms or [one] for terms in here]
-        if block.start not in self.evaluation.chains:
+        if not self._is_chain(block, [term.val for terms in here for term in terms]):
             return [self._site(terms, block.start) for terms in here]
         if not self.ring.linear:
             return [self._fold(terms, block) for terms in here]

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from ..interpret.evaluation import Evaluation
 from ..terms.terms import Term, add_up, rearrange
 from ..values.dimensions import Along
-from ..values.expansion import MixedSteps
-from ..values.value import Value
-from .factors import sum_up, unit
+from ..values.value import LAST, Value
+from .factors import sum_up
 from .forward import AT_END, Chain, chain_of, rows_of
 from .semiring import Semiring
 from .weigh import multiply, total_over
@@ -25,7 +24,7 @@ def fold(terms: Sequence[Term], sites: range, evaluation: Evaluation, ring: Semi
     What reads the last step's particles meets the last row.
     """
     chain = chain_of(terms, sites, evaluation, ring)
-    costs = unit(sites.start, evaluation, ring).val
+    costs = chain.unit()
     if not ring.linear:
         costs, terms = _factors(terms, costs, chain)
     before, last = rows_of(costs, chain)
@@ -37,8 +36,9 @@ def _factors(terms: Sequence[Term], one: Value, chain: Chain) -> tuple[Value, li
     rank = len(chain.sizes)
     stacked = [term for term in terms if chain.places(term.val)[0] is not None]
     finals = [term for term in terms if chain.places(term.val)[0] is None]
-    if not all(_whole(term, rank, chain) for term in stacked):
-        raise MixedSteps(chain.loop)
+    joint = any(a.site in chain.sites and a.step != LAST for t in finals for a in t.val.axes)
+    if joint or not all(_whole(term, rank, chain) for term in stacked):
+        raise chain.mixed()
     costs = add_up([one, *(_in_order(term, chain) for term in stacked)], chain.evaluation)
     return costs, [_last_factor(finals, one, chain)]
 
@@ -62,13 +62,13 @@ def _last_factor(finals: Sequence[Term], one: Value, chain: Chain) -> Term:
     evaluation, lanes = chain.evaluation, range(len(chain.sizes) - 1)
     ending = one._replace(
         array=jnp.full(chain.sizes[1:], chain.ring.one),
-        relations={chain.sites.start: (None, *map(Along, lanes))} if lanes else {},
+        relations={chain.sites.start: chain.relation([None, *map(Along, lanes)])} if lanes else {},
     )
     if all(_whole(term, len(lanes), chain) for term in finals):
         vals = [ending, *(_in_order(term, chain) for term in finals)]
         return Term(add_up(vals, evaluation), len(lanes))
     if lanes:
-        raise MixedSteps(chain.loop)
+        raise chain.mixed()
     return Term(sum_up([Term(ending), *finals], evaluation))
 
 
@@ -84,7 +84,7 @@ def _meet(term: Term, before: Value, last: Value, chain: Chain) -> Term:
 
 def _meet_row(val: Value, row: Value, places: Sequence[int | None], chain: Chain) -> Value:
     if None in places:
-        raise MixedSteps(chain.loop)
+        raise chain.mixed()
     relation = tuple(Along(place) for place in places if place is not None)
     axes = [axis for axis in row.axes if chain.has(axis)]
     rings = {axis: chain.ring.at(axis.site, AT_END) for axis in axes}

@@ -1,41 +1,53 @@
 """The forward recursion: the weights of a loop whose particles meet those of the step before."""
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from ..interpret.evaluation import Evaluation
-from ..sites.weighted_site import Scan
-from ..terms.terms import Term
-from ..values.dimensions import EXACT
+from ..terms.terms import Term, rearrange
+from ..values.dimensions import EXACT, Along
 from ..values.expansion import MixedSteps
 from ..values.lanes import Relation, deps_of, join, move
-from ..values.value import BEFORE, LAST, NOW, Axis, Value, each_array, union_axes
+from ..values.value import (
+    BEFORE,
+    LAST,
+    NOW,
+    Axis,
+    Steps,
+    Value,
+    each_array,
+    event_shape,
+    union_axes,
+)
 from .layout import Layout, layout
 from .semiring import Semiring
 from .weigh import identity, multiply, own_weight, total_over
+
+T = TypeVar("T")
 
 WITHIN, OF_ROWS, AT_END = range(3)
 """Where totals are taken, for their noise: within steps, of the rows, and at the end."""
 
 
 class Chain(NamedTuple):
-    """The sites of a loop whose particles meet those of the step before.
+    """The sites of a loop, or a batch, whose particles meet those of the step before.
 
     With K the number of joint states of the sites `kept`, whose particles a step hands on, all is
     made of matrices M_t: the product of the weights of step t, `(T, *lanes, K, K)` over the
     particles i of the step before and j of its own, other sites of the step summed out.
 
-    - `sites`: their numbers; all have the lanes `sizes`, `(T, *lanes)`.
+    - `sites`: their numbers; all have the lanes `sizes`, `(T, *lanes)`: those along which the
+      `steps` go come first.
     - `weights`: those of each site, over particles of its own step and the one before.
     """
 
     sites: range
     kept: tuple[int, ...]
-    loop: Scan
+    steps: Steps
     sizes: tuple[int, ...]
     weights: dict[int, Value]
     evaluation: Evaluation
@@ -52,7 +64,7 @@ class Chain(NamedTuple):
         """
         found = {tuple(None if a is None else a.dim for a in r) for r in self._relations(val)}
         if len(found) != 1:
-            raise MixedSteps(self.loop)
+            raise self.mixed()
         return found.pop()
 
     def looks_back(self, val: Value) -> bool:
@@ -60,22 +72,63 @@ class Chain(NamedTuple):
         past = any(r[0] is None or r[0].how != EXACT for r in self._relations(val))
         return past or any(a.step == BEFORE and a.site in self.sites for a in val.axes)
 
+    def relation(self, lanes: Sequence[Along | None]) -> Relation:
+        """A relation to these sites, from that to the step and to the other lanes."""
+        return _inserted(lanes[1:], self.steps.dim, lanes[0])
+
+    def unit(self) -> Value:
+        """The factor one of each step, `(T, *lanes)`."""
+        one = jnp.full(self.sizes, self.ring.one)
+        own = self.relation(identity(len(self.sizes)))
+        return Value(one, (), 1 << self.sites.start, {self.sites.start: own})
+
+    def mixed(self) -> MixedSteps:
+        """The error for particles that meet otherwise."""
+        return MixedSteps(*self.evaluation.loops_along(self.sites.start))
+
     def _relations(self, val: Value) -> list[Relation]:
-        """Those to the sites of the chain that a value depends on."""
-        mixed = (None,) * len(self.sizes)
-        return [val.relations.get(n, mixed) for n in self.sites if val.sites >> n & 1]
+        """Those to the sites of the chain that a value depends on, the step first."""
+        none = (None,) * len(self.sizes)
+        found = [val.relations.get(n, none) for n in self.sites if val.sites >> n & 1]
+        return [_steps_first(relation, self.steps.dim) for relation in found]
+
+
+def _steps_first(lanes: Sequence[T], dim: int) -> tuple[T, ...]:
+    """What there is for each lane dimension, that of the steps first."""
+    return (lanes[dim], *lanes[:dim], *lanes[dim + 1 :])
+
+
+def _inserted(lanes: Sequence[T], dim: int, own: T) -> tuple[T, ...]:
+    return (*lanes[:dim], own, *lanes[dim:])
+
+
+def meeting(vals: Iterable[Value], sites: range) -> set[Axis]:
+    """The axes of some sites' particles of a step that is not the element's own."""
+    return {a for a in union_axes(vals) if a.site in sites and a.step != NOW}
 
 
 def chain_of(terms: Sequence[Term], sites: range, evaluation: Evaluation, ring: Semiring) -> Chain:
-    """The sites of a loop as a chain, for some terms that depend on them."""
-    loop, sizes = evaluation[sites.start].loops[0], evaluation[sites.start].lane_sizes
+    """The sites of a loop, or a batch, as a chain, for some terms that depend on them."""
+    sizes = evaluation[sites.start].lane_sizes
     vals = [*(term.val for term in terms), *(evaluation[n].weight for n in sites)]
     alike = all(evaluation[n].lane_sizes == sizes for n in sites)
-    if not alike or any(val.worlds for val in vals):
-        raise MixedSteps(loop)
-    meeting = {a.site for a in union_axes(vals) if a.site in sites and a.step != NOW}
-    weights = _own_weights(sites, evaluation, ring)
-    return Chain(sites, tuple(sorted(meeting)), loop, sizes, weights, evaluation, ring)
+    axes = meeting(vals, sites)
+    ways = {axis.steps for axis in axes if axis.steps}
+    if not alike or len(ways) != 1 or any(val.worlds for val in vals):
+        raise MixedSteps(*evaluation.loops_along(sites.start))
+    (steps,) = ways
+    kept = tuple(sorted({axis.site for axis in axes}))
+    weights = {
+        n: _with_steps_first(weight, steps.dim)
+        for n, weight in _own_weights(sites, evaluation, ring).items()
+    }
+    sizes = _steps_first(sizes, steps.dim)
+    return Chain(sites, kept, steps, sizes, weights, evaluation, ring)
+
+
+def _with_steps_first(weight: Value, dim: int) -> Value:
+    """A weight of lanes, `(*axes, *lanes)`, as `(*axes, steps, *other lanes)`."""
+    return rearrange(weight, _steps_first(range(len(event_shape(weight))), dim)) if dim else weight
 
 
 def _own_weights(sites: range, evaluation: Evaluation, ring: Semiring) -> dict[int, Value]:
@@ -116,7 +169,8 @@ def _parts(chain: Chain) -> list[_Part]:
     }
     if not alike:
         return [_Part(0, slice(None), {})]
-    first, rest = (slice(-1, None), slice(-1)) if chain.loop.reverse else (slice(1), slice(1, None))
+    backwards = chain.steps.reverse
+    first, rest = (slice(-1, None), slice(-1)) if backwards else (slice(1), slice(1, None))
     return [_Part(0, first, {}), _Part(1, rest, alike)]
 
 
@@ -127,12 +181,35 @@ def rows_of(costs: Value, chain: Chain) -> tuple[Value, Value]:
     """
     vals = [costs, *chain.weights.values()]
     if any(_changes_by_step(axis, val, chain) for val in vals for axis in val.axes):
-        raise MixedSteps(chain.loop)
-    laid = layout(vals, chain.kept, chain.sites)
+        raise chain.mixed()
+    laid = layout(vals, chain.kept, chain.steps, chain.sites)
+    before, row = (_own_rows if _independent(chain) else _recursion)(costs, laid, chain)
+    deps = join([deps_of(val) for val in vals])
+    last = laid.named(row, LAST, move(deps, lambda d: d - 1 if d else None))
+    return last if before is None else laid.named(before, BEFORE, deps, lead=1), last
+
+
+def _independent(chain: Chain) -> bool:
+    """Whether the rows are the steps' own weights, as these read no step before and sum to one."""
+    alone = not any(chain.has(axis) for val in chain.weights.values() for axis in val.axes)
+    return alone and chain.ring.linear and all(chain.evaluation[n].normalized for n in chain.kept)
+
+
+def _own_rows(costs: Value, laid: Layout, chain: Chain) -> tuple[jax.Array, jax.Array]:
+    """The rows where they are the steps' own weights."""
+    own = _matrices(costs, _Part(0, slice(None), {}), laid, chain).own
+    rows, start = jax.vmap(laid.row)(own), laid.start(chain.ring)[None]
+    if chain.steps.reverse:
+        return jnp.concatenate([rows[1:], start]), rows[0]
+    return jnp.concatenate([start, rows[:-1]]), rows[-1]
+
+
+def _recursion(costs: Value, laid: Layout, chain: Chain) -> tuple[jax.Array | None, jax.Array]:
+    """The rows, each from the one before; those before each step only where they are read."""
     row, pieces, ring = laid.start(chain.ring), [], chain.ring
     for part in _parts(chain):
         matrices = _matrices(costs, part, laid, chain)
-        numbers = jnp.arange(chain.loop.length)[part.steps]
+        numbers = jnp.arange(chain.sizes[0])[part.steps]
 
         def advance(row, at, matrices=matrices):
             number, own = at
@@ -140,14 +217,11 @@ def rows_of(costs: Value, chain: Chain) -> tuple[Value, Value]:
             return matrices.after(row, own, laid, drawn), row if ring.linear else None
 
         over = numbers, matrices.own
-        row, before = jax.lax.scan(advance, row, over, reverse=chain.loop.reverse)
+        row, before = jax.lax.scan(advance, row, over, reverse=chain.steps.reverse)
         pieces.append(before)
-    deps = join([deps_of(val) for val in vals])
-    last = laid.named(row, LAST, move(deps, lambda d: d - 1 if d else None))
     if not ring.linear:
-        return last, last
-    before = jnp.concatenate(pieces[::-1] if chain.loop.reverse else pieces)
-    return laid.named(before, BEFORE, deps, lead=1), last
+        return None, row
+    return jnp.concatenate(pieces[::-1] if chain.steps.reverse else pieces), row
 
 
 def _changes_by_step(axis: Axis, val: Value, chain: Chain) -> bool:

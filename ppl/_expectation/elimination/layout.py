@@ -12,6 +12,7 @@ from ..values.value import (
     BEFORE,
     NOW,
     Axis,
+    Steps,
     Value,
     axis_sizes,
     event_shape,
@@ -30,11 +31,16 @@ class Layout(NamedTuple):
 
     outer: tuple[Axis, ...]
     kept: tuple[int, ...]
+    steps: Steps
     sizes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    def states(self, step: int) -> tuple[Axis, ...]:
+        """The axes of the states of a step."""
+        return tuple(Axis(n, step, steps=self.steps if step else None) for n in self.kept)
 
     def array(self, val: Value) -> jax.Array:
         """The array of a value of the steps; of size one along axes that it has not."""
-        rank, states = len(val.axes), [Axis(n, s) for s in (BEFORE, NOW) for n in self.kept]
+        rank, states = len(val.axes), [*self.states(BEFORE), *self.states(NOW)]
         leading, trailing = ([a for a in part if a in val.axes] for part in (self.outer, states))
         places = [val.axes.index(axis) for axis in (*leading, *trailing)]
         lanes = range(rank + 1, jnp.ndim(val.array))
@@ -69,14 +75,14 @@ class Layout(NamedTuple):
         rows = rows.reshape(*rows.shape[:-1], *self.sizes[-1])
         named = [*range(lead, lead + count), *range(rows.ndim - rank, rows.ndim)]
         array = jnp.moveaxis(rows, named, range(count + rank))
-        axes = (*self.outer, *(Axis(n, step) for n in self.kept))
+        axes = (*self.outer, *self.states(step))
         return with_sorted_axes(Value(array, axes, *deps))
 
 
-def layout(vals: Sequence[Value], kept: tuple[int, ...], sites: range) -> Layout:
+def layout(vals: Sequence[Value], kept: tuple[int, ...], steps: Steps, sites: range) -> Layout:
     """That of values over the particles of a step of some sites and of the one before."""
     outer = tuple(axis for axis in union_axes(vals) if axis.site not in sites)
     states = tuple(Axis(n) for n in kept)
     lanes = event_shape(vals[0])[1:]
     sizes = tuple(axis_sizes(vals, outer)), lanes, tuple(axis_sizes(vals, states))
-    return Layout(outer, kept, sizes)
+    return Layout(outer, kept, steps, sizes)

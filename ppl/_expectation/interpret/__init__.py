@@ -67,18 +67,21 @@ evaluated over `(before, now)`, 2 · 2 entries, however many steps there are. Ou
 
 ```python
 >>> tosses.axes, tosses.array.shape, tosses.relations
-((Axis(site=0, step=0, form=()),), (2, 5), {0: (Along(dim=0, how=1),)})
+((Axis(site=0, step=0, form=(), steps=None),), (2, 5), {0: (Along(dim=0, how=1),)})
 >>> [axis.step for axis in evaluation[0].weight.axes], evaluation[0].weight.array.shape
 ([-1, 0], (2, 2, 5))
 
 ```
 
-The last toss has the particles of the last step (`LAST`), and depends on all the steps. The site is
-a chain: `elimination` sums it out by recursion over its loop.
+The last toss has the particles of the last step (`LAST`), and depends on all the steps. As
+particles of a step meet those of another, the site is a chain: `elimination` sums it out by
+recursion along its lanes, which are the loop's steps from the first to the last. So it does with
+the lanes of a batch, where a later loop goes along them and carries a lane's particles to the next.
 
 ```python
->>> last.axes, last.array.tolist(), last.relations, evaluation.chains
-((Axis(site=0, step=1, form=()),), [0, 1], {}, {0: range(0, 1)})
+>>> (axis,) = last.axes
+>>> axis.step, axis.steps, last.array.tolist(), last.relations
+(1, Steps(dim=0, reverse=False), [0, 1], {})
 
 ```
 

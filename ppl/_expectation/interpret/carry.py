@@ -6,7 +6,7 @@ step t + 1 they are those of the step before (`BEFORE`), for what follows the lo
 `(K, *event)` throughout, and never `(K, K, *event)`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from ..values.value import (
     LAST,
     NOW,
     Axis,
+    Steps,
     Value,
     Worlds,
     axis_sizes,
@@ -61,23 +62,23 @@ def settle(
 
 def hand_over(val: Value, loop: Scan, sites: Evaluation) -> Value:
     """What one step hands to the next: `(*axes, *event)`, the axes renamed from NOW to BEFORE."""
-
-    def before(step):
-        if step != NOW:
+    for axis in val.axes:
+        steps = _steps_of(val, axis, loop)
+        if steps is None:
+            continue
+        loops = sites[axis.site].loops
+        if axis.step != NOW or axis.form or (loops and steps.dim):
             raise MixedSteps(loop)
-        return BEFORE
-
-    stepping = [axis for axis in val.axes if _is_of_step(val, axis, loop)]
-    if any(axis.form or not sites[axis.site].loops for axis in stepping):
-        raise MixedSteps(loop)
+        if not loops:
+            sites.ledger.carry(axis.site, loop)
     deps = hand_on(deps_of(val), loop.level, loop.reverse)
-    return _rename(val, before, loop)._replace(relations=deps.relations)
+    return _rename(val, BEFORE, loop)._replace(relations=deps.relations)
 
 
 def leave_loop(val: Value, loop: Scan) -> Value:
     """What the last step hands out: `(*axes, *event)`, the axes renamed from BEFORE to LAST."""
     deps = leave(deps_of(val), loop.level)
-    return _rename(val, lambda _: LAST, loop)._replace(relations=deps.relations)
+    return _rename(val, LAST, loop)._replace(relations=deps.relations)
 
 
 def fill(val: Value, meta: Value, sites: Evaluation) -> Value:
@@ -93,20 +94,20 @@ def fill(val: Value, meta: Value, sites: Evaluation) -> Value:
     return meta._replace(array=array, worlds=worlds)
 
 
-def _is_of_step(val: Value, axis: Axis, loop: Scan) -> bool:
-    """Whether an axis has the particles of a step of the loop."""
-    relation = val.relations.get(axis.site, ())
-    return any(along is not None and along.dim == -loop.level for along in relation)
+def _steps_of(val: Value, axis: Axis, loop: Scan) -> Steps | None:
+    """The lanes that the steps of the loop are, where an axis has the particles of a step."""
+    for dim, along in enumerate(val.relations.get(axis.site, ())):
+        if along is not None and along.dim == -loop.level:
+            return Steps(dim, loop.reverse)
+    return None
 
 
-def _rename(val: Value, step: Callable[[int], int], loop: Scan) -> Value:
-    """The value with the steps of its particle axes renamed."""
+def _rename(val: Value, step: int, loop: Scan) -> Value:
+    """The value with its particle axes of a step of the loop renamed to those of another."""
 
     def named(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-        return tuple(
-            axis._replace(step=step(axis.step)) if _is_of_step(val, axis, loop) else axis
-            for axis in axes
-        )
+        found = ((axis, _steps_of(val, axis, loop)) for axis in axes)
+        return tuple(axis._replace(step=step, steps=s) if s else axis for axis, s in found)
 
     worlds, known = val.worlds, val.known
     if worlds:

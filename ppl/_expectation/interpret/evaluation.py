@@ -1,7 +1,7 @@
 """What an evaluation carries along: how to go on, where one is, and the sites opened so far."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..sites.ledger import Ledger
@@ -54,11 +54,6 @@ class Evaluation:
         return self.ledger.opened
 
     @property
-    def chains(self) -> Mapping[int, range]:
-        """The sites of each loop whose steps are summed out by recursion, by the first one."""
-        return self.ledger.chains
-
-    @property
     def allow_biased(self) -> bool:
         """Whether biased estimators may be used."""
         return self.scope.allow_biased
@@ -72,16 +67,23 @@ class Evaluation:
         """Where an equation is, for messages."""
         return self.scope.place(eqn)
 
-    def mix(self, loop: Scan) -> None:
-        """Notes that a loop has to be written out, and all evaluated anew.
+    def mix(self, *loops: Scan) -> None:
+        """Notes that loops have to be written out, and all evaluated anew.
 
-        Within the loop, whose rule can write it out at once, and where sites are summed out, it
+        Within one of them, whose rule can write it out at once, and where sites are summed out, it
         raises `MixedSteps`.
         """
-        within = any(around.eqn is loop.eqn for around in self.scope.loops)
-        if within or self.scope.eliminating:
-            raise MixedSteps(loop)
-        self.ledger.mix(loop)
+        eqns = [around.eqn for around in self.scope.loops]
+        if self.scope.eliminating or any(loop.eqn is eqn for loop in loops for eqn in eqns):
+            raise MixedSteps(*loops)
+        self.ledger.mix(*loops)
+
+    def loops_along(self, number: int) -> Sequence[Scan]:
+        """The loops that are written out where particles of different lanes of a site meet.
+
+        Its own; of a batch, those that carry the particles of a lane to the next.
+        """
+        return self[number].loops[:1] or self.ledger.carriers(number)
 
     def loop_of(self, step: int) -> Scan:
         """The loop around whose steps a negative dimension stands for."""

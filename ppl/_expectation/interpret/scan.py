@@ -68,7 +68,7 @@ def scan(
             raise
         return scan(loop, vals, keys, evaluation, apart)
     except MixedSteps as found:
-        if found.loop.eqn is not loop.eqn:
+        if all(other.eqn is not loop.eqn for other in found.loops):
             raise
     return _write_out(loop, vals, keys, evaluation, stacked)
 

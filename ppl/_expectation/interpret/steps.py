@@ -14,7 +14,7 @@ from ..sites.ledger import Ledger
 from ..sites.weighted_site import Scan, WeightedSite
 from ..terms.terms import Operand, Term, Terms
 from ..values.lanes import deps_of, new_level
-from ..values.value import BEFORE, NOW, Value
+from ..values.value import BEFORE, Value
 from .body import ScanBody, Step
 from .carry import fill, hand_over, leave_loop, settle
 from .evaluation import Evaluation
@@ -168,12 +168,6 @@ def _at_once(body: Callable, start: Any, inputs: Any, loop: Scan) -> tuple[Any, 
 
 
 def _note(steps: _Steps, ledger: Ledger) -> None:
-    """Opens the sites; they are a chain where particles of a step meet those of another."""
-    numbers = range(ledger.next, ledger.next + len(steps.sites))
-    made = [term.val for terms in steps.step.made for term in terms]
-    others = [*(site.weight for site in steps.sites), *made]
-    meeting = [axis.site for val in others for axis in val.axes if axis.step != NOW]
-    meeting += [axis.site for val in steps.step.carry for axis in val.axes]
-    chain = len(steps.sites) if any(number in numbers for number in meeting) else 0
+    """Opens the sites, which are summed out together where they are a chain."""
     for place, site in enumerate(steps.sites):
-        ledger.open(site if place else site._replace(chain=chain))
+        ledger.open(site if place else site._replace(together=len(steps.sites)))

@@ -1,6 +1,6 @@
 """The ledger of an evaluation: the weighted sites opened so far, by number."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ..values.expansion import fix
@@ -30,11 +30,13 @@ class Ledger:
     - `coupled`, the sites that share their particles by name, are copied: names that are first met
       in the body are known there alone.
     - `mixed`, the loops that have to be written out, by `id` of their equations, are one dict for
-      all: wherever one is found, it is found for the whole program. So is `taken_whole`, the
-      conds in loops of which all branches are evaluated, as what they read has particles there.
+      all: wherever one is found, it is found for the whole program. So are those that carry the
+      particles of a lane of a batch to the next, by the site's number (`carriers`), and
+      `taken_whole`, the conds in loops of which all branches are evaluated, as what they read has
+      particles there.
 
-    It is the one thing in an evaluation that changes: by `open`, `couple`, `give`, `mix` and `fix`,
-    and by what is noted in `taken_whole`.
+    It is the one thing in an evaluation that changes: by `open`, `couple`, `give`, `mix`, `carry`
+    and `fix`, and by what is noted in `taken_whole`.
     """
 
     def __init__(self, outer: Optional["Ledger"] = None, expected: Sequence[WeightedSite] = ()):
@@ -45,6 +47,7 @@ class Ledger:
         self._coupled: dict[Hashable, tuple[Coupled, ...]] = dict(outer._coupled) if outer else {}
         self.mixed: dict[int, Scan] = outer.mixed if outer else {}
         self.taken_whole: set[int] = outer.taken_whole if outer else set()
+        self._carriers: dict[int, dict[int, Scan]] = outer._carriers if outer else {}
 
     @property
     def next(self) -> int:
@@ -58,11 +61,11 @@ class Ledger:
         place = number - self.first
         return self.opened[place] if place < len(self.opened) else self.expected[place]
 
-    @property
-    def chains(self) -> Mapping[int, range]:
-        """The sites of each loop whose steps are summed out by recursion, by the first one."""
+    def together(self, number: int) -> range:
+        """The sites of the loop, all of whose steps are evaluated at once, that a site is in."""
         numbered = enumerate(self.opened, self.first)
-        return {n: range(n, n + site.chain) for n, site in numbered if site.chain}
+        groups = (range(n, n + site.together) for n, site in numbered)
+        return next((group for group in groups if number in group), range(number, number + 1))
 
     def open(self, site: WeightedSite) -> int:
         """Adds a weighted site; returns its number."""
@@ -74,9 +77,17 @@ class Ledger:
         place = number - self.first
         self.opened[place] = self.opened[place]._replace(given=value)
 
-    def mix(self, loop: Scan) -> None:
-        """Notes that a loop has to be written out."""
-        self.mixed[id(loop.eqn)] = loop
+    def mix(self, *loops: Scan) -> None:
+        """Notes that loops have to be written out."""
+        self.mixed.update((id(loop.eqn), loop) for loop in loops)
+
+    def carry(self, number: int, loop: Scan) -> None:
+        """Notes that a loop along the lanes of a batch carries a lane's particles to the next."""
+        self._carriers.setdefault(number, {})[id(loop.eqn)] = loop
+
+    def carriers(self, number: int) -> Sequence[Scan]:
+        """The loops that carry the particles of a lane of a batch to the next."""
+        return tuple(self._carriers.get(number, {}).values())
 
     def in_mixed(self) -> list[int]:
         """The sites of loops that have to be written out."""

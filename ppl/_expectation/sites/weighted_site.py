@@ -41,7 +41,7 @@ class WeightedSite(NamedTuple):
     - `loops`: those around, one for each of the first lane dimensions.
     - `later`: in a loop, the weight at every step but the first, with one step for all, where it is
       the same at all of them.
-    - `chain`: with how many sites, from this one on, it is summed out by recursion over their loop.
+    - `together`: how many sites, from this one on, the loop has that opened them.
 
     It is immutable, and a pytree of its values.
     """
@@ -58,7 +58,7 @@ class WeightedSite(NamedTuple):
     chances: Value | None = None
     loops: tuple[Scan, ...] = ()
     later: Value | None = None
-    chain: int = 0
+    together: int = 0
 
     def each(self, fn: Callable, *others: "WeightedSite") -> "WeightedSite":
         """The same site with `fn` of each of its values and of those that `others` have for it."""

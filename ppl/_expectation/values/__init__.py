@@ -24,7 +24,7 @@ scalar; its value has one axis, and no dimension after it:
 
 ```python
 >>> a.axes, a.array.tolist()
-((Axis(site=0, step=0, form=()),), [0, 1])
+((Axis(site=0, step=0, form=(), steps=None),), [0, 1])
 
 ```
 
@@ -68,7 +68,7 @@ The number of ones in three coins has an entry for each of 2³ = 8 states:
 
 ```python
 >>> count.axes, count.array.tolist(), count.relations
-((Axis(site=2, step=0, form=(0,)),), [0, 1, 1, 2, 1, 2, 2, 3], {})
+((Axis(site=2, step=0, form=(0,), steps=None),), [0, 1, 1, 2, 1, 2, 2, 3], {})
 
 ```
 

@@ -23,8 +23,12 @@ class Sites(Protocol):
         """Where an equation is, for messages."""
         ...
 
-    def mix(self, loop: Any) -> None:
-        """Notes that particles of different steps of a loop meet, or raises `MixedSteps`."""
+    def mix(self, *loops: Any) -> None:
+        """Notes that particles of different steps of loops meet, or raises `MixedSteps`."""
+        ...
+
+    def loops_along(self, number: int) -> Sequence[Any]:
+        """The loops whose steps the lanes of a site are where particles of different ones meet."""
         ...
 
     def loop_of(self, step: int) -> Any:
@@ -37,14 +41,14 @@ class Sites(Protocol):
 
 
 class MixedSteps(Exception):
-    """Particles of different steps of a loop meet: it has to be written out.
+    """Particles of different steps of loops meet: these have to be written out.
 
     An exception, as it leaves the trace of the loop's body, of which JAX is in the middle, to the
     loop's own rule; or the elimination of a site, which goes on with the next.
     """
 
-    def __init__(self, loop: Any):
-        self.loop = loop
+    def __init__(self, *loops: Any):
+        self.loops = loops
 
 
 def mixed_dims(sites: Sites, vals: Sequence[Value], deps: Sequence[Deps]) -> dict[int, set[int]]:
@@ -101,7 +105,7 @@ def _expand(sites: Sites, val: Value, number: int, dims: set[int], eqn: Any) -> 
         return perturb_apart(val, lanes, sites.number_of)
     meeting = any(axis.site == number and axis.step for axis in val.axes)
     if meeting or min(dims) < len(site.loops):
-        sites.mix(site.loops[0 if meeting else min(dims)])
+        sites.mix(*(sites.loops_along(number) if meeting else [site.loops[min(dims)]]))
         return fix(val, [number])
     step = min(lanes.places.values(), default=0)
     if step < 0:  # a loop around goes along the lanes

@@ -11,23 +11,33 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 NOW, BEFORE, LAST = 0, -1, 1
-"""Which step's particles an axis of a site in a `scan` is: the element's own, the one before, or
-(for what leaves the loop) the last."""
+"""Which step's particles an axis is, of a site in a `scan` or of lanes that one goes along: the
+element's own, the one before, or (for what leaves the loop) the last."""
+
+
+class Steps(NamedTuple):
+    """Lanes taken as the steps of a loop: along which lane dimension of a site, in which order."""
+
+    dim: int
+    reverse: bool
 
 
 class Axis(NamedTuple):
     """A named particle axis: which site's particles run along one leading dimension of an array.
 
     - `site`: the number of the weighted site that opened it.
-    - `step`: for a site in a `scan`, whose step's particles these are: `NOW`, `BEFORE` or `LAST`.
+    - `step`: where a loop goes along the site's lanes, whose step's particles these are: `NOW`,
+      `BEFORE` or `LAST`.
     - `form`: the site's lane dimensions whose joint states the axis runs over. Without any, the
       particles are those of each lane, and K particles of n lanes are an array `(K, n)`; with
       `form=(0,)` they are the joint states of all the lanes, `(K**n, n)`.
+    - `steps`: what the steps are, where it is not `NOW`.
     """
 
     site: int
     step: int = NOW
     form: tuple[int, ...] = ()
+    steps: Steps | None = None
 
 
 class Segment(NamedTuple):
