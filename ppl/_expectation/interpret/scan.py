@@ -136,7 +136,7 @@ def _pile_terms(column: Sequence[Operand]) -> Terms:
         dim = term.lanes_to_sum
 
         def padded(array, axes):
-            place = len(axes) + dim
+            array, place = jnp.asarray(array), len(axes) + dim
             widths = [(0, 0)] * (array.ndim + 1)
             widths[place] = (t, len(column) - t - 1)
             return jnp.pad(jnp.expand_dims(array, place), widths)

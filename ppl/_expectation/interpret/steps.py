@@ -98,7 +98,7 @@ def _first_apart(body: ScanBody, init: Sequence[Value], inputs: Any, step: Step)
     loop = body.loop
     at, rest = (-1, slice(None, -1)) if loop.reverse else (0, slice(1, None))
     first = body.step(init, _at(inputs, at), step.sites)
-    alone = jax.tree.map(lambda x: x[None], first)
+    alone = jax.tree.map(lambda x: jnp.asarray(x)[None], first)
     sites = body.sites(step.sites)
     handed = [hand_over(val, loop, sites) for val in first.carry]
     carry, step = settle(body, handed, _at(inputs, 0), step.sites)
