@@ -79,6 +79,7 @@ LAYERS = [
     ["_expectation.values.lanes"],
     ["_expectation.values.worlds"],
     ["_expectation.values.expansion"],
+    ["_expectation.values.slices"],
     ["_expectation.values.constants", "_expectation.values.vanishing"],
     ["_expectation.values.apply"],
     ["_expectation.sites.element_reads", "_expectation.sites.measure"],

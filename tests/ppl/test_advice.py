@@ -153,17 +153,14 @@ def for_sum(t):
     return lax.fori_loop(0, 2, body, 0.0)
 
 
-def neighbours(p):
+def parts(p):
     b = 1.0 * sample("b", dist.Bernoulli(p * jnp.ones(30)), Enumerate())
-    return jnp.sum(b[1:] * b[:-1])
+    return jnp.sum(b[1::2] * b[::2])
 
 
-def neighbours_in_a_loop(p):
-    def step(before, _):
-        b = 1.0 * sample("b", dist.Bernoulli(p), Enumerate())
-        return b, before * b
-
-    return jnp.sum(lax.scan(step, 0.0, length=30)[1])
+def parts_apart(p):
+    one, other = (sample(n, dist.Bernoulli(p * jnp.ones(15)), Enumerate()) for n in ("b", "c"))
+    return jnp.sum(1.0 * one * other)
 
 
 def branches(name):
@@ -409,8 +406,8 @@ ADVICE = {
         lambda: ppl.expectation(lambda: elbo(positive, mapped, {}))(KEY),
     ),
     "TooManyJointStates": Advice(
-        lambda: ppl.expectation(neighbours)(KEY, 0.3),
-        lambda: ppl.expectation(neighbours_in_a_loop)(KEY, 0.3),
+        lambda: ppl.expectation(parts)(KEY, 0.3),
+        lambda: ppl.expectation(parts_apart)(KEY, 0.3),
         29 * 0.09,
     ),
     "UncoupledSite": Advice(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..interpret.evaluation import Evaluation
-from ..terms.terms import Term, Terms, forget
+from ..terms.terms import Term, Terms, at_home, forget
 from ..values.expansion import MixedSteps, fix
 from ..values.lanes import as_exact, deps_of
 from ..values.value import Value
@@ -50,7 +50,8 @@ def eliminate_each(
     """
     evaluation = evaluation.summing_out()
     run = _Elimination(evaluation, ring, plugins)
-    remaining, count = [Terms(run.start(terms)) for terms in estimands], len(evaluation.opened)
+    whole = ([at_home(term, evaluation) for term in terms] for terms in estimands)
+    remaining, count = [Terms(run.start(terms)) for terms in whole], len(evaluation.opened)
     left_over = count
     while left_over:
         block = run.block(left_over, [term.val for terms in remaining for term in terms])

@@ -67,7 +67,7 @@ evaluated over `(before, now)`, 2 · 2 entries, however many steps there are. Ou
 
 ```python
 >>> tosses.axes, tosses.array.shape, tosses.relations
-((Axis(site=0, step=0, form=(), steps=None),), (2, 5), {0: (Along(dim=0, how=1),)})
+((Axis(site=0, step=0, form=(), steps=None),), (2, 5), {0: (Along(dim=0, how=1, start=None),)})
 >>> [axis.step for axis in evaluation[0].weight.axes], evaluation[0].weight.array.shape
 ([-1, 0], (2, 2, 5))
 

@@ -17,6 +17,7 @@ from ..sites.sample import sample
 from ..terms.linear import linear_rule, tail
 from ..terms.terms import Operand, addends, collapse, scalar
 from ..values.constants import constants, lookup, uniform
+from ..values.slices import mix_slices
 from ..values.value import Value, union_sites
 from ..values.vanishing import constant, unbounded
 from .control_flow import CONTROL_FLOW
@@ -50,6 +51,8 @@ def evaluate(
         if rule is not None:
             return [rule(eqn, operands, evaluation)]
         vals = [collapse(operand, evaluation) for operand in operands]
+        if sited or isinstance(found, Loop):
+            vals = [mix_slices(evaluation, val) for val in vals]
         if not sited:
             if isinstance(found, Loop) and steps_meet(found, vals):
                 return scan(found, vals, Nothing(), evaluation, apart)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..sites.ledger import Ledger
+from ..sites.ledger import SIDE_BY_SIDE, Ledger
 from ..sites.weighted_site import Scan, WeightedSite
 from ..values.apply import apply, bind
 from ..values.expansion import MixedSteps
@@ -83,7 +83,20 @@ class Evaluation:
 
         Its own; of a batch, those that carry the particles of a lane to the next.
         """
-        return self[number].loops[:1] or self.ledger.carriers(number)
+        return (*self[number].loops[:1], *self.ledger.carriers(number))
+
+    def step_back(self, number: int, dim: int) -> bool:
+        """Whether slices along lanes that are one lane apart may meet as steps; notes that they do.
+
+        So it is for lanes of a batch, and for a loop's steps from the first to the last.
+        """
+        loops = self[number].loops[:1]
+        if id(SIDE_BY_SIDE.eqn) in self.scope.written_out or any(
+            dim or loop.reverse for loop in loops
+        ):
+            return False
+        self.ledger.carry(number, SIDE_BY_SIDE)
+        return True
 
     def loop_of(self, step: int) -> Scan:
         """The loop around whose steps a negative dimension stands for."""

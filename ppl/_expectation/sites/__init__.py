@@ -59,7 +59,7 @@ the lanes of a site share, and the sites of one name.
 ...     return jnp.sum(1.0 * y), y
 >>> (_, y), evaluation = look_into(scored)
 >>> y.axes, y.array.shape, bin(y.sites), y.relations
-((), (3,), '0b1', {0: (Along(dim=0, how=0),)})
+((), (3,), '0b1', {0: (Along(dim=0, how=0, start=None),)})
 
 ```
 

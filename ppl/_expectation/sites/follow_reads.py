@@ -106,13 +106,19 @@ def _mix(eqn: Any, ins: Sequence[Reads]) -> list[np.ndarray]:
 def _maps(eqn: Any) -> list | None:
     """Where the dimensions of each operand go; a site keeps apart the vmaps around it."""
     if equations.kind(eqn) != "sample":
-        return dimension_maps(eqn)
+        maps = dimension_maps(eqn)
+        return maps and [dims and tuple(map(_whole, dims)) for dims in maps]
     lanes = eqn.params["site"].vmaps
     maps = []
     for i, v in enumerate(eqn.invars):
         mapped = [d for d, lane in enumerate(lanes) if lane.mapped[i]]
         maps.append((*mapped, *(None for _ in v.aval.shape[len(mapped) :])))
     return maps
+
+
+def _whole(place: Any) -> Any:
+    """Where a dimension goes that stays whole; None for a stretch of it."""
+    return None if isinstance(place, Along) and place.start is not None else place
 
 
 def _place(reading: np.ndarray, places: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:

@@ -7,6 +7,9 @@ from ..values.expansion import fix
 from ..values.value import Axis, Value
 from .weighted_site import Scan, WeightedSite
 
+SIDE_BY_SIDE = Scan(None, 0, False, 0)
+"""In place of a loop, where slices that are one lane apart meet: such slices count as mixed."""
+
 
 class Coupled(NamedTuple):
     """Sites that share their particles: the axis, and the kind and estimator of the first."""

@@ -116,7 +116,8 @@ def _depends(operand: Any, number: int) -> bool:
 
 
 def _along(along: Along, index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    at = np.arange(shape[along.dim]).reshape(1, -1, *(1 for _ in shape[along.dim + 1 :]))
+    at = (along.start or 0) + np.arange(shape[along.dim])
+    at = at.reshape(1, -1, *(1 for _ in shape[along.dim + 1 :]))
     at = at.reshape(1, *(1 for _ in shape[: along.dim]), *at.shape[1:])
     own = index.reshape(-1, *(1 for _ in shape))
     return at == own if along.how == EXACT else along.how * (at - own) >= 0

@@ -15,6 +15,7 @@ from ..interpret.evaluation import Evaluation
 from ..values.dimensions import Along
 from ..values.expansion import MixedSteps, conform, mixed_dims
 from ..values.lanes import Deps, deps_of, join, move
+from ..values.slices import mix_slices
 from ..values.value import (
     Axis,
     Known,
@@ -266,4 +267,5 @@ def _trace_lanes(fn: Callable, vals: Sequence[Value], evaluation: Evaluation) ->
         return evaluation.bind(eqn, inputs)
 
     outs = run(closed.jaxpr, [constant(c) for c in closed.consts], random, step)
-    return jax.tree.unflatten(jax.tree.structure(shape), [_val(out) for out in outs])
+    whole = [mix_slices(evaluation, _val(out)) for out in outs]
+    return jax.tree.unflatten(jax.tree.structure(shape), whole)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..._jax.equations import Body
 from ..interpret.evaluation import Evaluation
 from ..values.lanes import Deps, deps_of, join, move, renumber
+from ..values.slices import mix_slices, sliced
 from ..values.value import Value, each_array, event_shape, lift_worlds
 from ..values.vanishing import constant
 
@@ -124,6 +125,36 @@ def rearrange(val: Value, order: Sequence[int]) -> Value:
 
     new = {d: i for i, d in enumerate(order)}
     return each_array(each, val)._replace(relations=move(deps_of(val), new.get).relations)
+
+
+def at_home(term: Term, evaluation: Evaluation) -> Term:
+    """The term over all the lanes of which it has a slice; to the others it adds nothing."""
+    for number, dims in sliced([term.val]).items():
+        for dim in dims:
+            along = term.val.relations[number][dim]
+            lanes = evaluation[number].lane_sizes[dim]
+            entries = (a for r in term.val.relations.values() for a in r)
+            alone = sum(a is not None and a.dim == along.dim for a in entries) == 1
+            if along.dim >= term.lanes_to_sum or not alone:
+                return term._replace(val=mix_slices(evaluation, term.val))
+            term = term._replace(val=_padded(term.val, number, dim, lanes))
+    return term
+
+
+def _padded(val: Value, number: int, dim: int, lanes: int) -> Value:
+    """A value of a slice of lanes, with zeros for the others."""
+    relation = list(val.relations[number])
+    along = relation[dim]
+    before, size = along.start, event_shape(val)[along.dim]
+
+    def padded(array, axes):
+        widths = [(0, 0)] * array.ndim
+        widths[len(axes) + along.dim] = (before, lanes - before - size)
+        return jnp.pad(array, widths)
+
+    relation[dim] = along._replace(start=None)
+    out = each_array(padded, val)
+    return out._replace(relations={**val.relations, number: tuple(relation)})
 
 
 def hide(deps: Deps, lanes_to_sum: int) -> Deps:

@@ -53,9 +53,9 @@ Multiplied by `a` it stays so, `(a, x, lane)`:
 
 ```python
 >>> x.array.tolist(), x.relations
-([[0, 0, 0], [1, 1, 1]], {2: (Along(dim=0, how=0),)})
+([[0, 0, 0], [1, 1, 1]], {2: (Along(dim=0, how=0, start=None),)})
 >>> scaled.array.shape, scaled.relations
-((2, 2, 3), {2: (Along(dim=0, how=0),)})
+((2, 2, 3), {2: (Along(dim=0, how=0, start=None),)})
 
 ```
 

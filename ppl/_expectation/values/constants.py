@@ -121,7 +121,7 @@ def _moved(eqn: Any, vals: Sequence[Value]) -> Any:
     assert maps is not None and maps[0] is not None
     varying = [d for d, n in enumerate(_own(val)) if n > 1]
     moved = [maps[0][d] for d in varying]
-    if None in moved:
+    if any(not isinstance(d, int) for d in moved):
         return None
     flat = val.small.reshape(*_lead(val), *(_own(val)[d] for d in varying))
     return place(flat, moved, rank, lead=len(val.axes))

@@ -20,17 +20,25 @@ class Along(NamedTuple):
     """Lanes run along an array dimension; a negative one is the step of a loop around.
 
     `how`: an element depends on its own lane alone (`EXACT`), on those up to its own (`CAUSAL`) or
-    from its own on (`ANTICAUSAL`).
+    from its own on (`ANTICAUSAL`). `start`: of a slice, which lane the first element's own is; None
+    where there is an element for each lane.
     """
 
     dim: int
     how: int = EXACT
+    start: int | None = None
 
 
 def dimension_maps(eqn: Any) -> list[tuple | None] | None:
-    """The map of each operand, or None where the equation is not known."""
+    """The map of each operand, or None where the equation is not known or outputs differ."""
     rule = RULES.get(equations.kind(eqn))
     return None if rule is None else rule(eqn)
+
+
+def maps_of_outputs(eqn: Any) -> list[list[tuple | None] | None]:
+    """For each output, the map of each operand, or None where the equation is not known."""
+    rule = OUTPUTS.get(equations.kind(eqn))
+    return [dimension_maps(eqn)] * len(eqn.outvars) if rule is None else rule(eqn)
 
 
 def is_elementwise(eqn: Any) -> bool:
@@ -57,6 +65,39 @@ def _same_size(eqn):
         whole = len(shape) == len(out)
         maps.append(tuple(d if whole and n == out[d] else None for d, n in enumerate(shape)))
     return maps
+
+
+def _slice(eqn):
+    """Dimensions that stay whole, and those of which a stretch is taken."""
+    starts, strides = eqn.params["start_indices"], eqn.params["strides"]
+    old, new = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
+
+    def kept(d):
+        if old[d] == new[d]:
+            return d
+        return None if strides and strides[d] != 1 else Along(d, EXACT, int(starts[d]))
+
+    return [tuple(map(kept, range(len(old))))]
+
+
+def _concatenate(eqn):
+    """The elements of each operand come after those of the ones before."""
+    dim, maps, before = eqn.params["dimension"], [], 0
+    for v in eqn.invars:
+        shape = _shape(v)
+        maps.append(tuple(Along(d, EXACT, -before) if d == dim else d for d in range(len(shape))))
+        before += shape[dim]
+    return maps
+
+
+def _split(eqn):
+    """Stretches of one dimension, one after the other: a map for each output."""
+    sizes, axis = eqn.params["sizes"], eqn.params["axis"]
+    rank, starts = len(_shape(eqn.invars[0])), np.cumsum([0, *sizes[:-1]])
+    return [
+        [tuple(Along(d, EXACT, int(start)) if d == axis else d for d in range(rank))]
+        for start in starts
+    ]
 
 
 def _broadcast(eqn):
@@ -226,12 +267,12 @@ _REDUCTIONS = (
 REDUCTIONS = frozenset(_REDUCTIONS.split())
 
 RULES: Mapping[str, Callable] = {
-    **dict.fromkeys((*ELEMENTWISE, "slice", "dynamic_slice"), _same_size),
+    **dict.fromkeys((*ELEMENTWISE, "dynamic_slice"), _same_size),
     **dict.fromkeys(REDUCTIONS, _removing("axes")),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulative),
     "cholesky": _matrices,
     "broadcast_in_dim": _broadcast,
-    "concatenate": _mixing("dimension"),
+    "concatenate": _concatenate,
     "dot_general": _dot_general,
     "dynamic_update_slice": _update_slice,
     "gated": _gated,
@@ -240,7 +281,7 @@ RULES: Mapping[str, Callable] = {
     "reshape": _reshape,
     "rev": _mixing("dimensions"),
     "sort": _mixing("dimension"),
-    "split": _mixing("axis"),
+    "slice": _slice,
     "squeeze": _removing("dimensions"),
     "stack": _stack,
     "top_k": _top_k,
@@ -248,3 +289,6 @@ RULES: Mapping[str, Callable] = {
     "triangular_solve": _triangular_solve,
 }
 """Rules `(eqn) -> maps`: a map an operand, the same for all outputs of the equation."""
+
+OUTPUTS: Mapping[str, Callable] = {"split": _split}
+"""Rules `(eqn) -> maps of each output`, of equations whose outputs are not alike."""

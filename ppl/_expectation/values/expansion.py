@@ -31,6 +31,10 @@ class Sites(Protocol):
         """The loops whose steps the lanes of a site are where particles of different ones meet."""
         ...
 
+    def step_back(self, number: int, dim: int) -> bool:
+        """Whether slices that are one lane apart may meet as steps; if so, notes that they do."""
+        ...
+
     def loop_of(self, step: int) -> Any:
         """The loop around whose steps a negative dimension stands for."""
         ...
@@ -146,6 +150,9 @@ def _join_states(
     front = jnp.moveaxis(array, [at, *places], range(1 + len(new)))
     sizes = front.shape[1 : 1 + len(new)]
     flat = front.reshape(front.shape[0], math.prod(sizes), *front.shape[1 + len(new) :])
+    starts = [lanes.starts[d] for d in new]
+    own = tuple(slice(start, start + n) for start, n in zip(starts, sizes, strict=True))
+    source = source.reshape(-1, *(lanes.sizes[d] for d in new))[:, *own].reshape(len(source), -1)
     out = flat[source, np.arange(flat.shape[1])[None]]
     out = out.reshape(-1, *sizes, *out.shape[2:])
     out = jnp.moveaxis(out, range(1 + len(new)), [at, *places])

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..._analysis.propagate import Analysis, Stepping, propagate, propagate_through
+from ..._jax import equations
 from ..._jax.control_flow import Form, Loop, While
-from .dimensions import ANTICAUSAL, CAUSAL, EXACT, Along, dimension_maps
+from .dimensions import ANTICAUSAL, CAUSAL, EXACT, Along, maps_of_outputs
 
 Relation = tuple[Along | None, ...]
 
@@ -45,16 +46,20 @@ def join(deps: Sequence[Deps]) -> Deps:
 def _meet(entries: Sequence[Along | None]) -> Along | None:
     met = entries[0]
     for entry in entries[1:]:
-        if met is None or entry is None or met.dim != entry.dim:
+        if met is None or entry is None or met.dim != entry.dim or met.start != entry.start:
             return None
-        met = _after(met, entry)
+        met = _after(met, entry._replace(start=None))
     return met
 
 
 def _after(first: Along, then: Along) -> Along | None:
-    """Both relations at once, along the dimension of the second."""
-    hows = {first.how, then.how} - {EXACT}
-    return Along(then.dim, hows.pop() if hows else EXACT) if len(hows) < 2 else None
+    """Both relations at once, along the dimension of the second; of slices, the slice of it."""
+    hows, start = {first.how, then.how} - {EXACT}, first.start
+    if then.start is not None:
+        start = then.start + (start or 0)
+    if len(hows) > 1 or (start is not None and start < 0):
+        return None
+    return Along(then.dim, hows.pop() if hows else EXACT, start)
 
 
 def move(deps: Deps, dims: Callable[[int], Any]) -> Deps:
@@ -80,8 +85,8 @@ def renumber(deps: Deps, dims: Callable[[int], Any]) -> Deps:
 
 def as_exact(deps: Deps) -> Deps:
     """The provenance as if elements depended on their own lanes alone, none before or after."""
-    lanes = {site: tuple(a and Along(a.dim) for a in r) for site, r in deps.relations.items()}
-    return Deps(deps.sites, lanes)
+    exact = lambda a: a and a._replace(how=EXACT)  # noqa: E731
+    return Deps(deps.sites, {site: tuple(map(exact, r)) for site, r in deps.relations.items()})
 
 
 def one_by_one(deps: Deps) -> Deps:
@@ -111,15 +116,36 @@ def flow(jaxpr: Any, ins: Sequence[Deps]) -> list[Deps]:
 def _plain(eqn: Any, ins: Sequence[Deps], scope: Any) -> list[Deps]:
     if not any(dep.relations for dep in ins):
         return [join(ins)] * len(eqn.outvars)
-    maps = dimension_maps(eqn)
-    if maps is None:
-        return [join([through(dep, None) for dep in ins])] * len(eqn.outvars)
-    out = join([through(dep, m) for dep, m in zip(ins, maps, strict=True)])
-    return [out] * len(eqn.outvars)
+    outs = []
+    for maps in maps_of_outputs(eqn):
+        maps = [None] * len(ins) if maps is None else maps
+        outs.append(join([through(dep, m) for dep, m in zip(ins, maps, strict=True)]))
+    return [_put_together(ins, outs[0])] if equations.kind(eqn) == "concatenate" else outs
+
+
+def _put_together(ins: Sequence[Deps], out: Deps) -> Deps:
+    """What pieces side by side depend on: lanes are apart where each piece has its own of them."""
+    mixed = without_slices(out).relations
+    kept = {
+        n: relation if all(dep.sites >> n & 1 for dep in ins) else mixed.get(n)
+        for n, relation in out.relations.items()
+    }
+    return Deps(out.sites, {n: relation for n, relation in kept.items() if relation})
 
 
 def _chosen(eqn: Any, index: Deps, ins: Sequence[Deps], scope: Any) -> list[Deps]:
     return [through(index, None)] * len(eqn.outvars)
+
+
+def without_slices(deps: Deps, dim: int | None = None) -> Deps:
+    """The provenance with lanes mixed of which there is a slice (along one dimension, or any)."""
+
+    def whole(along: Along | None) -> Along | None:
+        sliced = along is not None and along.start is not None and dim in (None, along.dim)
+        return None if sliced else along
+
+    lanes = {site: tuple(map(whole, relation)) for site, relation in deps.relations.items()}
+    return Deps(deps.sites, {site: r for site, r in lanes.items() if any(r)})
 
 
 # --- loops ---------------------------------------------------------------------------------------
@@ -127,7 +153,7 @@ def _chosen(eqn: Any, index: Deps, ins: Sequence[Deps], scope: Any) -> list[Deps
 
 def enter(deps: Deps, level: int) -> Deps:
     """One step's slice of a scanned input: its leading dimension is the step."""
-    return move(deps, lambda d: d - 1 if d else -level)
+    return move(without_slices(deps, 0), lambda d: d - 1 if d else -level)
 
 
 def hand_on(deps: Deps, level: int, reverse: bool) -> Deps:

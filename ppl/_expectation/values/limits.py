@@ -12,8 +12,8 @@ JOINT_STATES = 16_384
 """The most joint states that exact expansion goes to."""
 
 _PARTS = (
-    "Where parts of a batch are read, draw each part at a site of its own; where neighbours meet, "
-    "draw the elements in a lax.scan that carries the one before."
+    "Where parts of a batch are read, draw each part at a site of its own; where elements further "
+    "apart than neighbours meet, draw them in a lax.scan that carries those before."
 )
 _ORDER = (
     "Draw the batch in the shape and order in which it is read, or each part at a site of its own."

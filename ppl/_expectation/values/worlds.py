@@ -29,12 +29,13 @@ class Expansion(NamedTuple):
     - `number`: the site's; `sizes`: those of all its lane dimensions.
     - `dims`: the lane dimensions that are expanded.
     - `places`: which of the value's `rank` dimensions they are, by lane dimension; negative where
-      they are the steps of a loop around.
+      they are the steps of a loop around. `starts`: of a slice, from which lane on they are.
     """
 
     number: int
     dims: tuple[int, ...]
     places: Mapping[int, int]
+    starts: Mapping[int, int]
     sizes: tuple[int, ...]
     rank: int
 
@@ -52,8 +53,10 @@ def expansion_of(
 ) -> Expansion:
     """The expansion of a value along some of a site's lane dimensions."""
     relation = val.relations.get(number, ())
-    places = {d: relation[d].dim for d in dims if d < len(relation) and relation[d] is not None}
-    return Expansion(number, tuple(sorted(dims)), places, sizes, len(event_shape(val)))
+    found = {d: relation[d] for d in dims if d < len(relation) and relation[d] is not None}
+    places = {d: along.dim for d, along in found.items()}
+    starts = {d: along.start or 0 for d, along in found.items()}
+    return Expansion(number, tuple(sorted(dims)), places, starts, sizes, len(event_shape(val)))
 
 
 def perturb_apart(val: Value, lanes: Expansion, number_of: Callable[[int], Any]) -> Value:
