@@ -2,38 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import errors, extend
-from ._algorithms.marginal import marginal, normalize
-from ._distributions.log_sum_exp import log_sum_exp
-from ._expectation import expectation, log_expectation
-from ._ir.address import flatten_choices, nest_choices
-from ._ir.control_variate import control_variate
-from ._ir.estimator import Reparameterized, ScoreFunction
-from ._ir.fresh_key import fresh_key
-from ._ir.sample import sample
-from ._ir.state import State
-from ._meanings.counterfactual import counterfactual
-from ._meanings.rewrite import (
-    bounded,
-    condition,
-    frozen,
-    intervene,
-    mask,
-    scale,
-    scope,
-    uncondition,
-    with_estimators,
-)
-from ._meanings.seed import seed
-from ._meanings.show import show
-from ._meanings.sites import SiteInfo, sites
-from ._meanings.trace import Trace, log_density, replay, simulate, within_support
-from ._walk import vmap as _vmap  # noqa: F401  (installs the batching of sites in control flow)
-from ._walk.site_record import SiteRecord
-
+# ruff: noqa: F405  (names of the star import)
 if TYPE_CHECKING:
-    from ._fit.fit import fit
-    from ._fit.result import FitResult
+    from ._fit import FitResult, fit
+    from ._language import *  # noqa: F403
 
 __all__ = [
     "FitResult",
@@ -77,17 +49,18 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what takes long to import (Optax, package metadata) where it is first asked for."""
-    if name in ("fit", "FitResult"):
-        from . import _fit
-
-        globals().update(fit=_fit.fit, FitResult=_fit.FitResult)
-        return globals()[name]
+    """Loads the language, and training, where one of their names is first asked for."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("programmable-vi")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("fit", "FitResult"):
+        from . import _fit as home
+    elif name in __all__:
+        from . import _language as home
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, getattr(home, name))
 
 
 def __dir__() -> list[str]:
