@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 
 NAMES = (
-    *("imports", "bias", "vae", "hmm", "hmm_scan", "lanes_of_chains", "perturbed_scan", "kalman"),
+    *("imports", "compiling"),
+    *("bias", "vae", "hmm", "hmm_scan", "lanes_of_chains", "perturbed_scan", "kalman"),
     *("mixture", "flows", "sbn", "fit"),
 )
 PLDI = ("cone", "vae", "air", "air_training")

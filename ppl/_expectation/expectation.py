@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from .._analysis.continuity import warn_jumps
 from .._ir.stage import P, Staged, keyed, stage, standing_for
 from .._jax import equations
+from .._jax.leaves import merge, partition
 from .._meanings.seed import checked_key
+from .._vectorize.vectorize import vectorized
 from .._walk.feed import Keys
-from .._walk.restaged import expanded, separated
+from .._walk.restaged import expanded, sample_equations, separated
 from .elimination.eliminate import eliminate, eliminate_each
 from .elimination.perturbation import PERTURBATIONS
 from .elimination.plugin import baselines
@@ -30,6 +32,9 @@ from .values.value import union_sites
 Aux = TypeVar("Aux")
 Scalars = TypeVar("Scalars")
 Scalar = jax.Array | float
+
+MANY_SITES = 10
+"""From how many sites on a program takes long to compile, unless they are batched or in a loop."""
 
 
 @overload
@@ -141,7 +146,7 @@ def estimator(
         warn_jumps(staged, *_with_floats(program, args, kwargs))
         plugins = (PERTURBATIONS, baselines(minimized))
         sum_up = functools.partial(eliminate_each, ring=NUMBERS, plugins=plugins)
-        totals, aux = _estimated(staged, key, Scope(allow_biased), sum_up)
+        totals, aux = _estimated_together(staged, key, Scope(allow_biased), sum_up)
         return (totals, aux) if has_aux else totals
 
     return estimate
@@ -233,7 +238,8 @@ def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, Any]
     def totals(*args: P.args, **kwargs: P.kwargs) -> Any:
         staged = _staged(functools.partial(with_scalars, objective, False), *args, **kwargs)
         scope, unread = Scope(all_exact=True), jax.random.key(0)
-        return _estimated(staged, unread, scope, functools.partial(eliminate_each, ring=ring))[0]
+        sum_up = functools.partial(eliminate_each, ring=ring)
+        return _estimated_together(staged, unread, scope, sum_up)[0]
 
     return totals
 
@@ -242,6 +248,19 @@ def _staged(program: Callable, *args: Any, **kwargs: Any) -> Staged:
     """A program of plain sites, without what nobody reads (such as the records of a trace)."""
     staged = expanded(stage(program, *args, **kwargs))
     return separated(staged._replace(jaxpr=equations.pruned(staged.jaxpr)))
+
+
+def _estimated_together(staged: Staged, *how: Any) -> tuple[Any, Any]:
+    """`_estimated`; where sites are many, with equations that are alike run together."""
+    if sum(1 for _ in sample_equations(staged.jaxpr)) < MANY_SITES:
+        return _estimated(staged, *how)
+    static: list = []
+
+    def estimates():
+        leaves, *static[:] = partition(_estimated(staged, *how))
+        return leaves
+
+    return merge(vectorized(estimates), *static)
 
 
 def _estimated(staged: Staged, key: Any, scope: Scope, sum_up: Callable) -> tuple[Any, Any]:

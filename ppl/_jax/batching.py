@@ -7,7 +7,7 @@ import jax
 from jax.interpreters import batching
 
 from .control_flow import BATCHED, Form, form
-from .equations import has_sites
+from .equations import has_sites, is_jaxpr, kind
 
 
 class _Eqn(NamedTuple):
@@ -17,13 +17,13 @@ class _Eqn(NamedTuple):
     params: Any
 
 
-def rewrite_under_vmap(kind: type[Form], rewrite: Callable[[Any, Any], Callable | None]) -> None:
+def rewrite_under_vmap(of: type[Form], rewrite: Callable[[Any, Any], Callable | None]) -> None:
     """Has `vmap` treat the equations of one form, with sites, by way of a rewriting.
 
     `rewrite(form, dims)` returns a function of the equation's operands that means the same and is
     batched in its place, or None where JAX's own rule is right as it stands.
     """
-    primitive = BATCHED[kind]
+    primitive = BATCHED[of]
     original = _rule_of(primitive)
 
     def rule(axis_data, operands, dims, **params):
@@ -62,3 +62,22 @@ def _rule_of(primitive: Any) -> Callable:
         return out, [None] * len(out)
 
     return rule
+
+
+ALONE = {"device_put", "optimization_barrier", "rng_bit_generator", "sharding_constraint"}
+"""Primitives whose equation is about more than its numbers, or mixes those of lanes."""
+
+
+def is_mapped(eqn: Any) -> bool:
+    """Whether an equation does to several operands, stacked, what it does to each.
+
+    Control flow costs more where it is mapped, and functions with batching rules of their own may
+    do something else. Functions with a derivative of their own are mapped with it.
+    """
+    if kind(eqn) == "custom_jvp_call":
+        return True
+    if kind(eqn) in ALONE or any(map(is_jaxpr, eqn.params.values())):
+        return False
+    plain: Any = batching.primitive_batchers
+    fancy = eqn.primitive in batching.fancy_primitive_batchers
+    return fancy or (isinstance(plain, dict) and eqn.primitive in plain)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..._ir.call import read_call
 from ..._jax import equations
@@ -216,8 +217,11 @@ def _trailing_lanes(val: Value) -> Value:
 
 def _first(val: Value) -> Value:
     """The first particle."""
-    out = each_array(lambda array, axes: jnp.take(array, 0, axis=len(axes)), val)
-    return _trailing_lanes(out)
+
+    def first(array, axes):
+        return lax.squeeze(lax.slice_in_dim(array, 0, 1, axis=len(axes)), [len(axes)])
+
+    return _trailing_lanes(each_array(first, val))
 
 
 def _name(val: Value, axis: Axis) -> Value:
