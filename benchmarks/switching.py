@@ -46,13 +46,13 @@ def main() -> list[str]:
     y = ppl.seed(lambda: ppl.simulate(model))(jax.random.key(1)).choices["y"]
     filters = {
         "plain, 64": SMC(64),
-        "plain, 512": SMC(512),
-        "plain, 2048": SMC(2048),
+        "plain, 128": SMC(128),
+        "plain, 256": SMC(256),
         "states summed out, 64": SMC(64, exact=("start", "x")),
     }
     keys = jax.random.split(jax.random.key(2), RUNS)
     made = {name: compiled(partial(evidence, smc), keys[0], y) for name, smc in filters.items()}
-    seconds = interleaved({name: one.run for name, one in made.items()}, repeats=20)
+    seconds = interleaved({name: one.run for name, one in made.items()}, repeats=10)
     lines = [
         f"### Evidence of a switching linear system by particles, T = {LENGTH}, d = 2",
         "",
