@@ -46,7 +46,7 @@ class _Posterior(eqx.Module):
     has_rsample = False
 
     def sample(self, key: jax.Array) -> jax.Array:
-        return self.draw(key)
+        return eqx.filter_jit(self.draw)(key)  # one program, where nothing around is compiled
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         return self.density(value)
