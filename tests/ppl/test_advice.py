@@ -408,7 +408,7 @@ ADVICE = {
     "TooManyJointStates": Advice(
         lambda: ppl.expectation(parts)(KEY, 0.3),
         lambda: ppl.expectation(parts_apart)(KEY, 0.3),
-        29 * 0.09,
+        15 * 0.09,
     ),
     "UncoupledSite": Advice(
         seeded(lambda: ppl.counterfactual(counts, {"x": 0.3})()[1]),
