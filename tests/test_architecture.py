@@ -79,7 +79,7 @@ LAYERS = [
     ["_algorithms.marginal"],
     [f"_expectation.{part}" for part in ("values", "sites", "terms", "interpret", "elimination")],
     ["_expectation.values.value"],
-    ["_expectation.values.dimensions", "_expectation.values.limits"],
+    ["_expectation.values.dimensions", "_expectation.values.limits", "_expectation.values.zeros"],
     ["_expectation.values.lanes"],
     ["_expectation.values.worlds"],
     ["_expectation.values.expansion"],

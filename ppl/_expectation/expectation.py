@@ -28,6 +28,7 @@ from .sites.ledger import Ledger
 from .terms.terms import Term, collapse, forget, terms_of
 from .values.expansion import fix
 from .values.value import union_sites
+from .values.zeros import without_zeros
 
 Aux = TypeVar("Aux")
 Scalars = TypeVar("Scalars")
@@ -169,8 +170,9 @@ def log_expectation(objective: Callable, *, draw: Any = None) -> Callable:
 
     Estimand: log E[exp f] over all the choices of the program, which are summed out: each site must
     be enumerated (`stdlib.estimators.Enumerate()`). No key: nothing is drawn, and value and
-    derivatives of every order are exact. Sites are eliminated one by one, in logarithms; a chain of
-    T states in `lax.scan` costs T·K² (the forward algorithm).
+    derivatives of every order are exact (in a probability that is zero the first, one-sided). Sites
+    are eliminated one by one, in logarithms; a chain of T states in `lax.scan` costs T·K² (the
+    forward algorithm).
 
     With a model's log likelihood as objective, it is the log marginal likelihood. Of a pytree of
     scalars each entry gets its own, log E[exp entry], from one evaluation.
@@ -237,9 +239,12 @@ def sum_exactly(objective: Callable[P, Any], ring: Semiring) -> Callable[P, Any]
     @standing_for(objective)
     def totals(*args: P.args, **kwargs: P.kwargs) -> Any:
         staged = _staged(functools.partial(with_scalars, objective, False), *args, **kwargs)
-        scope, unread = Scope(all_exact=True), jax.random.key(0)
-        sum_up = functools.partial(eliminate_each, ring=ring)
-        return _estimated_together(staged, unread, scope, sum_up)[0]
+        zeros = ring.balanced and ring.key is None
+        scope, unread = Scope(all_exact=True, zeros=zeros), jax.random.key(0)
+        return _estimated_together(staged, unread, scope, logs)[0]
+
+    def logs(estimands, evaluation):
+        return [without_zeros(total) for total in eliminate_each(estimands, evaluation, ring)]
 
     return totals
 

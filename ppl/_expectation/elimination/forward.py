@@ -216,7 +216,7 @@ def _recursion(costs: Value, laid: Layout, chain: Chain) -> tuple[jax.Array | No
             drawn = ring.at(chain.sites.start, OF_ROWS, number)
             return matrices.after(row, own, laid, drawn), row if ring.linear else None
 
-        over = numbers, matrices.own
+        row, over = matrices.like(row), (numbers, matrices.own)
         row, before = jax.lax.scan(advance, row, over, reverse=chain.steps.reverse)
         pieces.append(before)
     if not ring.linear:
@@ -246,6 +246,11 @@ class _Matrices(NamedTuple):
     shared: jax.Array | None
     unbounded: bool
     looks_back: bool
+
+    def like(self, row: jax.Array) -> jax.Array:
+        """A row in the numbers that it has after a step."""
+        factors = [factor for factor in (self.own, self.shared) if factor is not None]
+        return row.astype(jnp.result_type(row, *factors))
 
     def after(self, row: jax.Array, own: jax.Array, laid: Layout, ring: Semiring) -> jax.Array:
         """The row after a step, of which `own` is the own factor."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..._distributions.log_sum_exp import log_sum_exp
 from ..values.vanishing import quiet
+from ..values.zeros import total_with_zeros
 
 
 class Multiplication(NamedTuple):
@@ -107,12 +108,15 @@ NUMBERS = Semiring(
 
 
 def _guarded_sum(log_weight: Any, term: Any) -> Any:
-    return jnp.where(jnp.isneginf(log_weight), -jnp.inf, log_weight + term)
+    impossible = jnp.isneginf(jnp.real(log_weight))
+    if jnp.iscomplexobj(log_weight):
+        impossible = impossible | ((jnp.imag(log_weight) > 0) & ~jnp.isfinite(term))
+    return jnp.where(impossible, -jnp.inf, log_weight + term)
 
 
 _IN_LOGS = Multiplication(_guarded_sum, _guarded_sum, jnp.sum, 0.0, -jnp.inf)
 
-LOGS = Semiring(_IN_LOGS, log_sum_exp)
+LOGS = Semiring(_IN_LOGS, total_with_zeros)
 """(log-sum-exp, +): log Σ_states exp(Σ terms) Π weights, where sites leave logs of weights."""
 
 

@@ -16,6 +16,7 @@ class Scope(NamedTuple):
 
     - `allow_biased`: whether estimators that say `unbiased = False` may be used.
     - `all_exact`: nothing may be drawn, and weights are logarithms.
+    - `zeros`: whether these keep the derivatives of weights that are zero (`zeros`).
     - `written_out`: loops, by `id` of their equations, that have to be evaluated step after step.
     - `active`: for each branch around, a flag `()` over particle axes: whether it is reached.
     - `loops`: those around whose steps are evaluated at once, outermost first. They are the first
@@ -27,6 +28,7 @@ class Scope(NamedTuple):
 
     allow_biased: bool = False
     all_exact: bool = False
+    zeros: bool = False
     written_out: frozenset[int] = frozenset()
     active: tuple[Value, ...] = ()
     loops: tuple[Scan, ...] = ()

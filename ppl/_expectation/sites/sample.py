@@ -30,6 +30,7 @@ from ..values.value import (
 )
 from ..values.vanishing import constant
 from ..values.worlds import expansion_of, perturb_again
+from ..values.zeros import log_with_zeros
 from .baseline import note
 from .coupled import coupled_axis, open_coupled
 from .gating import gate
@@ -60,9 +61,11 @@ def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -
         scores = [] if log is None else [_first(log)._replace(unbounded=True)]
         return [_first(values), *scores]
     value, weight = _align(values, weights, evaluation)
-    if evaluation.all_exact:
-        weight = each_array(lambda array, _: _log(array), weight)
     call = read_call(site, [val.array for val in vals])
+    if evaluation.all_exact:
+        real = kind.particles == 1 or _by_logits(call.operands.distribution)
+        log = log_with_zeros if evaluation.scope.zeros and not real else _log
+        weight = each_array(lambda array, _: log(array), weight)
     opening = _Opening(call, kind, evaluation, constants, costs)
     if kind.coupled:
         return [opening.coupled(value, weight)]
@@ -71,6 +74,13 @@ def sample(eqn: Any, vals: Sequence[Value], keys: Any, evaluation: Evaluation) -
     if kind.particles == 1:
         return [opening.one(_first(value), _first(weight))]
     return [opening.axis(value, weight)]
+
+
+def _by_logits(distribution: Any) -> bool:
+    """Whether probabilities are exponentials, whose derivative is zero where they are."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return "logits" in getattr(distribution, "arg_constraints", ())
 
 
 def _log(weight: jax.Array) -> jax.Array:

@@ -27,8 +27,8 @@ _SINGULAR = frozenset(
 """Equations whose value or derivative is infinite somewhere."""
 
 _LINEAR = frozenset(
-    ("add", "add_any", "sub", "neg", "copy", "convert_element_type", "real", "imag", "select_n")
-) | {"max", "min", "clamp", "abs", "sign", "stop_gradient"}
+    ("add", "add_any", "sub", "neg", "copy", "convert_element_type", "complex", "real", "imag")
+) | {"select_n", "max", "min", "clamp", "abs", "sign", "stop_gradient"}
 """Equations whose derivative does not depend on the value, or is at most one."""
 
 
