@@ -6,6 +6,7 @@ zero, log a and n are kept, as the complex number log a + i·n. For the product 
 added. The derivatives in the weights w are those of the imaginary part.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -42,19 +43,32 @@ def total_with_zeros(logs: jax.Array, axis: Any) -> jax.Array:
     return jax.lax.complex(real, imag)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _total(log: jax.Array, zeros: jax.Array, axis: Any) -> tuple[jax.Array, jax.Array]:
-    count = stop_gradient(jnp.where(jnp.isneginf(log), jnp.inf, zeros))
-    fewest = jnp.min(count, axis, keepdims=True)
-    fewest = jnp.where(jnp.isinf(fewest), 0.0, fewest)
-    here, next_to = count == fewest, (fewest == 0) & (count == 1)
+    here, fewest = _possible(log, zeros, axis)
     total = log_sum_exp(jnp.where(here, log, -jnp.inf), axis)
-    shape = fewest.shape
-    base = jnp.where(jnp.isneginf(total), 0.0, total).reshape(shape)
+    return total, fewest.reshape(total.shape)
 
-    def derivatives(met):
-        """Those in the zero factors of some of the addends; zero in value."""
-        shares = jnp.where(met, jnp.exp(jnp.where(met, log - base, 0.0)), 0.0)
-        return jnp.sum(shares * (zeros - stop_gradient(zeros)), axis)
 
-    own = derivatives(here & (fewest > 0))
-    return total + jnp.log1p(derivatives(next_to)), fewest.reshape(total.shape) + own
+@_total.defjvp
+def _total_jvp(axis: Any, primals: tuple, tangents: tuple) -> tuple:
+    """The shares of addends, in their logs and in zero factors of those that have one more."""
+    (log, zeros), (by_log, by_zeros) = primals, tangents
+    total, few = _total(log, zeros, axis)
+    here, fewest = _possible(log, zeros, axis)
+    base = jnp.where(jnp.isneginf(total), 0.0, total).reshape(fewest.shape)
+    moved = jnp.where(fewest > 0, here, zeros == 1)
+    shares = jnp.where(here | moved, jnp.exp(jnp.where(here | moved, log - base, 0.0)), 0.0)
+    in_zeros = jnp.sum(jnp.where(moved, shares * by_zeros, 0.0), axis)
+    in_logs = jnp.sum(jnp.where(here, shares * by_log, 0.0), axis)
+    none = jnp.zeros_like(in_zeros)
+    at_zero = few > 0
+    tangent = in_logs + jnp.where(at_zero, none, in_zeros), jnp.where(at_zero, in_zeros, none)
+    return (total, few), tangent
+
+
+def _possible(log: jax.Array, zeros: jax.Array, axis: Any) -> tuple[jax.Array, jax.Array]:
+    """Which addends have the fewest zeros, and how many those are."""
+    count = jnp.where(jnp.isneginf(log), jnp.inf, zeros)
+    fewest = jnp.min(count, axis, keepdims=True)
+    return count == fewest, jnp.where(jnp.isinf(fewest), 0.0, fewest)
