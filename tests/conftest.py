@@ -15,15 +15,28 @@ import warnings
 
 import pytest
 from jax._src.interpreters import mlir
+from jaxlib.mlir import ir
 
 RUNTIME_TYPES = os.environ.get("RUNTIME_TYPES") == "1"
 SHAPES = ("stdlib.models", "stdlib.demo")
 """Packages that annotate shapes, which several arguments share."""
 
 gc.set_threshold(50_000, 20, 50)  # traces are large and die young: collect seldom
-# JAX makes a context of MLIR for each program, which lives as long as the program's cache entry and
-# slows down all that come after: thousands of them cost more than the programs
-mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+
+_new_context = mlir.make_ir_context
+_shared_context = functools.cache(_new_context)
+
+
+def _context() -> ir.Context:
+    """One context of MLIR for all programs; one of its own for a program within another's lowering.
+
+    JAX makes one for each program. They live as long as the programs' cache entries and slow down
+    all that come after: thousands of them cost more than the programs.
+    """
+    return _shared_context() if ir.Context.current is None else _new_context()
+
+
+mlir.make_ir_context = _context
 
 
 class WrongType(UserWarning):

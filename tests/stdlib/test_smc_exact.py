@@ -66,6 +66,7 @@ def test_marginals_obey_the_law():
     assert_unbiased(objective, args, exact=exact, key=KEY, num_samples=40_000)
 
 
+@pytest.mark.law
 def test_posteriors_obey_the_law():
     """What is drawn, u, and the estimates of its density agree: E[1/w | u] q(u) = 1, E[w] = q(u).
 
@@ -115,6 +116,7 @@ def test_evidence_of_ten_steps_is_unbiased():
     assert deviations["exact"] < 0.5 * deviations["plain"]
 
 
+@pytest.mark.law
 def test_particle_gibbs_leaves_the_posterior():
     kernel = ParticleGibbs(SMC(3, exact=HIDDEN))
     target = Target(lambda: switching(0.7), {"y": Y[:2]})
