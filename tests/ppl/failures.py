@@ -234,6 +234,7 @@ def batched(read):
 
 
 spun = jax.vmap(lambda b: lax.fori_loop(0, 3, lambda i, a: jnp.sin(a + b * i), 0.0))
+by_twos = lambda b: jnp.sum(lax.slice(b, (1,), (20,), (2,)) * lax.slice(b, (0,), (20,), (2,)))
 counted = lambda b: sample("n", dist.Poisson(1.0 + b)).sum() * 1.0
 
 
@@ -279,7 +280,7 @@ ESTIMATORS = [
     (estimated(bits), e.TooManyJointStates,
      ["'x'", "SITE", "2**20", "16384", "ppl.ScoreFunction()", "jax.vmap"]),
     (estimated(mixing), e.TooManyJointStates, ["failures.py", "ppl.ScoreFunction()", "jax.vmap"]),
-    (estimated(batched(lambda b: jnp.sum(b[1::2] * b[::2]))), e.TooManyJointStates,
+    (estimated(batched(by_twos)), e.TooManyJointStates,
      [*MIXED, "'slice'", "draw each part at a site of its own"]),
     (estimated(batched(lambda b: jnp.sum(jnp.sin(b.reshape(4, 5))))), e.TooManyJointStates,
      [*MIXED, "'reshape'", "in the shape and order in which it is read"]),
