@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.interpreters import batching
 
-from .control_flow import BATCHED, Form, form
+from .control_flow import BATCHED, Form, bodies, form
 from .equations import has_sites, is_jaxpr, kind
 
 
@@ -64,8 +64,12 @@ def _rule_of(primitive: Any) -> Callable:
     return rule
 
 
-ALONE = {"device_put", "optimization_barrier", "rng_bit_generator", "sharding_constraint"}
-"""Primitives whose equation is about more than its numbers, or mixes those of lanes."""
+ALONE = {
+    *("device_put", "optimization_barrier", "rng_bit_generator", "sharding_constraint"),
+    *("custom_vmap_call", "io_callback", "pure_callback"),
+}
+"""Primitives whose equation is about more than its numbers, mixes those of lanes, or has a rule of
+its user's for them."""
 
 
 def is_mapped(eqn: Any) -> bool:
@@ -75,9 +79,14 @@ def is_mapped(eqn: Any) -> bool:
     do something else. Functions with a derivative of their own are mapped with it.
     """
     if kind(eqn) == "custom_jvp_call":
-        return True
+        return not any(map(_holds_alone, bodies(eqn)))
     if kind(eqn) in ALONE or any(map(is_jaxpr, eqn.params.values())):
         return False
     plain: Any = batching.primitive_batchers
     fancy = eqn.primitive in batching.fancy_primitive_batchers
     return fancy or (isinstance(plain, dict) and eqn.primitive in plain)
+
+
+def _holds_alone(jaxpr: Any) -> bool:
+    inside = (body for eqn in jaxpr.eqns for body in bodies(eqn))
+    return any(kind(eqn) in ALONE for eqn in jaxpr.eqns) or any(map(_holds_alone, inside))

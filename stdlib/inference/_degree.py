@@ -130,7 +130,7 @@ LINEAR_PRIMITIVES = (
     "add add_any and broadcast_in_dim concatenate copy copy_p cumsum device_put dynamic_slice "
     "dynamic_update_slice expand_dims gather name neg optimization_barrier pad reduce_and "
     "reduce_sum reduce_window_sum reshape rev scatter scatter-add sharding_constraint slice split "
-    "squeeze sub transpose"
+    "squeeze stack sub tile transpose"
 )
 
 RULES: dict[str, Callable[[Any, list[Degree]], Degree | list[Degree]]] = {

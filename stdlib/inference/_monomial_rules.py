@@ -298,7 +298,8 @@ def _guards(bound: Value, value: Value, name: str, dtype: Any) -> bool:
 
 
 MOVING = (
-    "broadcast_in_dim concatenate copy copy_p expand_dims reshape rev slice squeeze stack transpose"
+    "broadcast_in_dim concatenate copy copy_p expand_dims reshape rev slice squeeze stack tile "
+    "transpose"
 )
 
 MONOMIAL_RULES: dict[str, Callable[[Any, Sequence[Value]], Any]] = {

@@ -182,7 +182,38 @@ def cumulated(t):
     return jnp.sum(jnp.sin(t * jnp.cumsum(z[1:])))
 
 
+def an_edge_again(t):
+    z = numbers(t, 4)
+    after = jnp.concatenate([z[1:], z[-1:]])
+    return jnp.sum(cost(z, after, t)) + jnp.sum(after * jnp.arange(4.0))
+
+
+def overlapping(t):
+    z = numbers(t, 4)
+    twice = jnp.concatenate([z[1:3], z[2:]])
+    return jnp.sum(jnp.sin(twice * z + twice * t)) + t * jnp.sum(jnp.sin(z[:1]))
+
+
+def an_end_twice(t):
+    z = numbers(t, 5)
+    end = jnp.concatenate([z[3:], z[-1:]])
+    return jnp.sum(cost(z[2:], end, t)) + jnp.sum(jnp.sin(t * end * jnp.arange(1.0, 4.0)))
+
+
+def an_edge_again_as_a_parent(t):
+    w = coins(t, 3)
+    y = state("y", table(t, 2)[jnp.concatenate([w[1:], w[-1:]])])
+    return jnp.sum(jnp.sin(t + y * w))
+
+
+def empty(t):
+    z = numbers(t, 3)
+    padded = jnp.pad(z, (0, 1), mode="edge")
+    return sum(jnp.sum(part) ** 2 for part in (z[:0], z[1:])) + jnp.sum(jnp.sin(t * padded))
+
+
 PROGRAMS = (
+    *(an_edge_again, overlapping, an_end_twice, an_edge_again_as_a_parent, empty),
     *(stretches, parts, put_together, put_together_otherwise, put_beside_others, neighbours),
     *(differences, in_a_table, within_a_slice, three_in_a_row, two_apart, multiplied),
     *(and_all_together, rows, grid, diagonals, mapped, of_a_chain, of_a_chain_backwards),

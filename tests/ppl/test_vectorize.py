@@ -201,6 +201,35 @@ def test_effects_keep_their_order():
     assert [float(x) for x in said] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
 
+@jax.custom_batching.custom_vmap
+def of_one(x):
+    return jnp.sin(x)
+
+
+of_one.def_vmap(lambda size, mapped, x: (jnp.cos(x), True))
+
+
+def host_sine(x):
+    wanted = jax.ShapeDtypeStruct((), jnp.float32)
+    return jax.pure_callback(lambda v: np.float32(np.sin(v)), wanted, x)
+
+
+@pytest.mark.parametrize("function", [of_one, host_sine])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_has_a_batching_rule_of_its_users_runs_by_itself(function, wrapped):
+    """Also where it stands in a function with a derivative of its own."""
+    derived = jax.custom_jvp(lambda x: function(x))
+    derived.defjvp(lambda xs, ts: (derived(*xs), jnp.cos(xs[0]) * ts[0]))
+    whole = jax.jit(derived) if wrapped else function
+
+    def objective():
+        xs = [sample(f"x{t}", dist.Normal(0.0, 1.0)) for t in range(12)]
+        return sum(whole(x) for x in xs), xs
+
+    total, xs = jax.jit(ppl.expectation(objective, has_aux=True))(KEY)
+    np.testing.assert_allclose(total, np.sin(np.asarray(xs)).sum(), rtol=1e-5)
+
+
 def test_lanes_of_the_whole_draw_independently():
     def mean():
         return sum(sample(f"x{t}", dist.Normal(0.0, 1.0)) for t in range(12)) / 12**0.5

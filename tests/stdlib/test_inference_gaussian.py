@@ -348,6 +348,7 @@ AFFINE = {
     "no steps": lambda u: lax.scan(lambda c, _: (jnp.ones_like(c), None), u, length=0)[0],
     "loop": lambda u: lax.fori_loop(0, 3, lambda i, c: MATRIX @ c + i, u),
     "associative": lambda u: lax.associative_scan(jnp.add, jnp.concatenate([u, u])),
+    "stack": lambda u: jnp.tile(jnp.stack([u[1], u[0], u[1]]), 2),
     "constant": lambda u: u + jnp.exp(MATRIX[0]),
 }
 

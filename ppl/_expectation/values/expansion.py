@@ -152,9 +152,10 @@ def _join_states(
     flat = front.reshape(front.shape[0], math.prod(sizes), *front.shape[1 + len(new) :])
     starts = [lanes.starts[d] for d in new]
     own = tuple(slice(start, start + n) for start, n in zip(starts, sizes, strict=True))
-    source = source.reshape(-1, *(lanes.sizes[d] for d in new))[:, *own].reshape(len(source), -1)
+    of_lanes = source.reshape(-1, *(lanes.sizes[d] for d in new))[:, *own]
+    source = of_lanes.reshape(len(source), math.prod(sizes))
     out = flat[source, np.arange(flat.shape[1])[None]]
-    out = out.reshape(-1, *sizes, *out.shape[2:])
+    out = out.reshape(len(source), *sizes, *out.shape[2:])
     out = jnp.moveaxis(out, range(1 + len(new)), [at, *places])
     return out, tuple(a._replace(form=form) if a == old else a for a in axes)
 

@@ -10,6 +10,7 @@ lanes of which there is a slice count as mixed.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..._jax.equations import kind
 from .dimensions import ANTICAUSAL, CAUSAL, Along, maps_of_outputs
 from .expansion import Sites, conform
 from .lanes import Deps, deps_of, through, without_slices
@@ -58,7 +59,7 @@ def whole_again(sites: Sites, val: Value) -> Value:
     shape = event_shape(val)
 
     def whole(along: Along | None, lanes: int) -> Along | None:
-        if along is None or along.start is None or shape[along.dim] < lanes:
+        if along is None or along.start != 0 or shape[along.dim] < lanes:
             return along
         return along._replace(start=None)
 
@@ -78,8 +79,8 @@ def step_back(sites: Sites, vals: Sequence[Value], eqn: Any) -> Sequence[Value]:
     The earlier ones are over the particles of the step before.
     """
     found = sliced(vals)
-    if eqn is None or len(vals) < 2 or not found:
-        return vals
+    if eqn is None or len(vals) < 2 or not found or kind(eqn) == "concatenate":
+        return vals  # what is put together does not meet
     pairs = zip(vals, eqn.invars, strict=True)
     if any(len(event_shape(val)) != len(v.aval.shape) for val, v in pairs):
         return vals
