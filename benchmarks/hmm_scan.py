@@ -55,8 +55,10 @@ def objective(p: Parameters, y: jax.Array) -> jax.Array:
     return elbo(partial(model, p["transition"], y), partial(guide, p["guide"]), {})
 
 
-def ours_marginal(key: Any, p: Parameters, y: jax.Array) -> jax.Array:
-    """log p(y) by the language: every state of the model summed out."""
+def ours_marginal(
+    key: Any, p: Parameters, y: jax.Array, model: Callable[[jax.Array, jax.Array], None] = model
+) -> jax.Array:
+    """log p(y) by the language: every state of a model summed out."""
 
     def log_likelihood(transition):
         summed = ppl.with_estimators(partial(model, transition, y), {"z": Enumerate()})

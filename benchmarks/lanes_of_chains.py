@@ -46,16 +46,6 @@ def model(transition: jax.Array, y: jax.Array) -> None:
     jax.vmap(partial(hmm_scan.model, transition))(y)
 
 
-def ours_marginal(key: Any, p: Parameters, y: jax.Array) -> jax.Array:
-    """log p(y) by the language: every state of the model summed out."""
-
-    def log_likelihood(transition):
-        summed = ppl.with_estimators(partial(model, transition, y), {"z": Enumerate()})
-        return ppl.simulate(summed).log_likelihood
-
-    return ppl.log_expectation(log_likelihood)(p["transition"])
-
-
 def forward(key: Any, p: Parameters, y: jax.Array) -> jax.Array:
     """log p(y) by the forward algorithm of each sequence."""
     return jnp.sum(jax.vmap(lambda y: hmm_scan.forward(key, p, y))(y))
@@ -126,7 +116,7 @@ def neighbours(key: Any, p: Parameters, y: jax.Array) -> jax.Array:
 FUNCTIONS = {
     "Log marginal likelihood": {
         "hand-written": forward,
-        "ours": ours_marginal,
+        "ours": partial(hmm_scan.ours_marginal, model=model),
         "NumPyro `scan` in a `plate`": numpyro_marginal,
     },
     "Exact ELBO": {"hand-written": handwritten, "ours": ppl.expectation(objective)},

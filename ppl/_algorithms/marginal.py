@@ -116,7 +116,8 @@ def normalize(
     draws (not of the exact posterior, unless the algorithm is exact): `log_density` gives log w
     with E[w] = q(u), `simulate` u and log w with E[1/w | u] = 1/q(u). So it can be a guide, a
     proposal or a part of another program, where it is one compound site with the unobserved
-    addresses. It returns them, a nested dict.
+    addresses. It returns them, a nested dict. Where the algorithm is exact, a part of them may be
+    conditioned on, or kept by `marginal`: a posterior marginal.
 
     **Arguments**
 
@@ -124,7 +125,8 @@ def normalize(
     - `algorithm`: `stdlib.inference.SIR(n)`, `Exact()`, `SMC(n)`, ...
 
     **Raises** (when the program runs) `UnusedChoice`, `ObservedChoice`, `ChoiceShapeError`,
-    `ChoiceTypeError`, `ProposalMismatch`.
+    `ChoiceTypeError`, `ProposalMismatch`; `PartialObservation` where a part is known of a
+    posterior that is not exact, or is scaled or masked.
 
     Source: Lew et al. 2023, 'Probabilistic programming with stochastic probabilities'.
 

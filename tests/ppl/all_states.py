@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,3 +71,12 @@ def by_elimination(program: Callable) -> Callable:
         return jnp.stack([mean, *(sum_exactly(program, ring)(t) for ring in (LOGS, MAX))])
 
     return totals
+
+
+def check_sums(program: Callable, t: float, counts: Mapping[str, int]) -> None:
+    """Asserts that elimination gives the sums over all states, and their derivatives in t."""
+    found, wanted = (
+        jax.jit(partial(jax.jvp, totals))((t,), (1.0,))
+        for totals in (by_elimination(program), by_states(program, t, counts))
+    )
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
